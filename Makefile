@@ -1,0 +1,70 @@
+# The only entry point. `make demo` shows it, `make test` proves it, `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+HANDOFF_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/handoff
+# built once per machine, whatever clone it is built from
+export CARGO_TARGET_DIR ?= $(HANDOFF_CACHE)/target
+export HANDOFF_CACHE
+
+LAB := tests/lab/lab
+STATIC := x86_64-unknown-linux-gnu
+BINARY := $(CARGO_TARGET_DIR)/$(STATIC)/ci/handoff
+IMAGE := handoff:0.1.0
+E2E := $(CARGO_TARGET_DIR)/debug/handoff-e2e
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+.PHONY: demo
+demo: e2e-ready ## the main job, shown: three moves side by side on a real cluster
+	tests/run demo
+
+.PHONY: test
+test: check ## everything: `make check`, then real moves on real clusters with Longhorn 1.10.0 and 1.8.0
+	tests/run ci
+
+.PHONY: check
+check: rust ## the fast part: format, lints, licences, unit, property and in-process HTTP tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace
+	if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
+
+.PHONY: e2e
+e2e: rust ## the real-cluster test on the cluster of $$KUBECONFIG (it must have Longhorn), or on the lab
+	cargo build -p handoff-e2e
+	tests/run e2e
+
+.PHONY: moves
+moves: e2e-ready ## the figures: N=10 moves on the lab (see tests/run for what can be set)
+	tests/run moves
+
+.PHONY: lab-up
+lab-up: rust ## a real kind cluster with real Longhorn and a real S3 server, from packages
+	$(LAB) up
+
+.PHONY: lab-down
+lab-down: ## remove the lab and everything it made, except the cache
+	$(LAB) down
+
+.PHONY: image
+image: rust ## the image, FROM scratch, as an archive in the cache
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile ci --target $(STATIC) -p handoff
+	$(LAB) image $(HANDOFF_CACHE)/handoff-image.tar $(IMAGE) $(BINARY) /handoff
+
+.PHONY: crd
+crd: rust ## write deploy/kustomize/crd.yaml anew
+	cargo run -q -p handoff -- crd > deploy/kustomize/crd.yaml.new
+	mv deploy/kustomize/crd.yaml.new deploy/kustomize/crd.yaml
+
+.PHONY: e2e-ready
+e2e-ready: rust
+	cargo build -p handoff-e2e
+
+.PHONY: rust
+rust:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust with rustup (https://rustup.rs), the version is in rust-toolchain.toml" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing: apt-get install build-essential" >&2; exit 1; }

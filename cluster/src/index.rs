@@ -1,0 +1,311 @@
+//! The joined index. Plain data: events go in, answers come out, no I/O.
+
+use crate::slim::{Attachment, Claim, CsiNode, Node, ObjectKey, Pod, Volume};
+use hashbrown::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// What an event touched, as far as others care.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// Something around the `PersistentVolume` of this name.
+    Volume(String),
+    /// Something about the node of this name.
+    Node(String),
+}
+
+/// Volume ⇄ `PersistentVolume` ⇄ claim ⇄ pod ⇄ node.
+#[derive(Debug, Default)]
+pub struct Index {
+    pods: HashMap<ObjectKey, Arc<Pod>>,
+    pods_of_claim: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    claims: HashMap<ObjectKey, Arc<Claim>>,
+    volumes: HashMap<String, Arc<Volume>>,
+    volume_of_handle: HashMap<(String, String), String>,
+    nodes: HashMap<String, Arc<Node>>,
+    csi_nodes: HashMap<String, Arc<CsiNode>>,
+    attachments: HashMap<String, Arc<Attachment>>,
+    attachments_of_volume: HashMap<String, HashSet<String>>,
+}
+
+impl Index {
+    /// The pod of this key.
+    pub fn pod(&self, key: &ObjectKey) -> Option<Arc<Pod>> {
+        self.pods.get(key).cloned()
+    }
+
+    /// All pods that mount the claim, in no order.
+    pub fn pods_of_claim(&self, claim: &ObjectKey) -> Vec<Arc<Pod>> {
+        let keys = self.pods_of_claim.get(claim).into_iter().flatten();
+        keys.filter_map(|k| self.pods.get(k)).cloned().collect()
+    }
+
+    /// The claim of this key.
+    pub fn claim(&self, key: &ObjectKey) -> Option<Arc<Claim>> {
+        self.claims.get(key).cloned()
+    }
+
+    /// The volume of a claim, by the claim's own `spec.volumeName`.
+    pub fn volume_of_claim(&self, claim: &ObjectKey) -> Option<Arc<Volume>> {
+        self.volume(self.claims.get(claim)?.volume.as_deref()?)
+    }
+
+    /// The `PersistentVolume` of this name.
+    pub fn volume(&self, name: &str) -> Option<Arc<Volume>> {
+        self.volumes.get(name).cloned()
+    }
+
+    /// The `PersistentVolume` with this driver and handle.
+    pub fn volume_of_handle(&self, driver: &str, handle: &str) -> Option<Arc<Volume>> {
+        // an owned key per look-up: handles are short and this is not on a hot path
+        self.volume(self.volume_of_handle.get(&(driver.to_owned(), handle.to_owned()))?)
+    }
+
+    /// All volumes of one driver.
+    pub fn volumes_of_driver<'a>(&'a self, driver: &'a str) -> impl Iterator<Item = &'a Arc<Volume>> {
+        self.volumes.values().filter(move |v| v.driver == driver)
+    }
+
+    /// The pods that mount the volume through its claim.
+    pub fn pods_of_volume(&self, volume: &Volume) -> Vec<Arc<Pod>> {
+        volume.claim.as_ref().map(|c| self.pods_of_claim(c)).unwrap_or_default()
+    }
+
+    /// The `VolumeAttachment`s of a `PersistentVolume`.
+    pub fn attachments_of(&self, volume: &str) -> Vec<Arc<Attachment>> {
+        let names = self.attachments_of_volume.get(volume).into_iter().flatten();
+        names.filter_map(|n| self.attachments.get(n)).cloned().collect()
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<Arc<Node>> {
+        self.nodes.get(name).cloned()
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// Whether the driver's node plugin is registered on the node.
+    pub fn has_driver(&self, node: &str, driver: &str) -> bool {
+        self.csi_nodes.get(node).is_some_and(|n| n.drivers.iter().any(|d| d == driver))
+    }
+
+    fn volumes_of_pod(&self, pod: &Pod) -> Vec<Change> {
+        let claims = pod.claims.iter().map(|c| ObjectKey::new(&pod.key.namespace, c));
+        claims.filter_map(|c| self.claims.get(&c)?.volume.clone()).map(Change::Volume).collect()
+    }
+
+    fn unlink_pod(&mut self, key: &ObjectKey) -> Vec<Change> {
+        let Some(old) = self.pods.remove(key) else { return Vec::new() };
+        for claim in &old.claims {
+            let claim = ObjectKey::new(&key.namespace, claim);
+            if let Some(set) = self.pods_of_claim.get_mut(&claim) {
+                set.remove(key);
+                if set.is_empty() {
+                    self.pods_of_claim.remove(&claim);
+                }
+            }
+        }
+        self.volumes_of_pod(&old)
+    }
+
+    /// Takes in a new or changed object; says what it touched.
+    pub fn put_pod(&mut self, pod: Pod) -> Vec<Change> {
+        if self.pods.get(&pod.key).is_some_and(|old| **old == pod) {
+            return Vec::new();
+        }
+        let mut changes = self.unlink_pod(&pod.key);
+        for claim in &pod.claims {
+            let claim = ObjectKey::new(&pod.key.namespace, claim);
+            self.pods_of_claim.entry(claim).or_default().insert(pod.key.clone());
+        }
+        changes.extend(self.volumes_of_pod(&pod));
+        self.pods.insert(pod.key.clone(), Arc::new(pod));
+        changes
+    }
+
+    /// Forgets an object; says what it touched.
+    pub fn remove_pod(&mut self, key: &ObjectKey) -> Vec<Change> {
+        self.unlink_pod(key)
+    }
+
+    /// Takes in a new or changed object; says what it touched.
+    pub fn put_claim(&mut self, claim: Claim) -> Vec<Change> {
+        let change = claim.volume.clone().map(Change::Volume);
+        self.claims.insert(claim.key.clone(), Arc::new(claim));
+        change.into_iter().collect()
+    }
+
+    /// Forgets an object; says what it touched.
+    pub fn remove_claim(&mut self, key: &ObjectKey) -> Vec<Change> {
+        let old = self.claims.remove(key);
+        old.and_then(|c| c.volume.clone()).map(Change::Volume).into_iter().collect()
+    }
+
+    /// Takes in a new or changed object; says what it touched.
+    pub fn put_volume(&mut self, volume: Volume) -> Vec<Change> {
+        let name = volume.name.clone();
+        self.volume_of_handle.insert((volume.driver.clone(), volume.handle.clone()), name.clone());
+        self.volumes.insert(name.clone(), Arc::new(volume));
+        vec![Change::Volume(name)]
+    }
+
+    /// Forgets an object; says what it touched.
+    pub fn remove_volume(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
+        let Some(old) = self.volumes.remove(name) else { return Vec::new() };
+        self.volume_of_handle.remove(&(old.driver.clone(), old.handle.clone()));
+        vec![Change::Volume(name.clone())]
+    }
+
+    /// Takes in a new or changed object; says what it touched.
+    pub fn put_node(&mut self, node: Node) -> Vec<Change> {
+        // nodes report their status all the time; only a difference that matters is news
+        if self.nodes.get(&node.name).is_some_and(|old| **old == node) {
+            return Vec::new();
+        }
+        let change = Change::Node(node.name.clone());
+        self.nodes.insert(node.name.clone(), Arc::new(node));
+        vec![change]
+    }
+
+    /// Forgets an object; says what it touched.
+    pub fn remove_node(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
+        self.nodes.remove(name).map(|_| Change::Node(name.clone())).into_iter().collect()
+    }
+
+    /// Takes in a new or changed object; says what it touched.
+    pub fn put_csi_node(&mut self, node: CsiNode) -> Vec<Change> {
+        let change = Change::Node(node.name.clone());
+        self.csi_nodes.insert(node.name.clone(), Arc::new(node));
+        vec![change]
+    }
+
+    /// Forgets an object; says what it touched.
+    pub fn remove_csi_node(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
+        self.csi_nodes.remove(name).map(|_| Change::Node(name.clone())).into_iter().collect()
+    }
+
+    /// Takes in a new or changed object; says what it touched.
+    pub fn put_attachment(&mut self, attachment: Attachment) -> Vec<Change> {
+        let change = Change::Volume(attachment.volume.clone());
+        let names = self.attachments_of_volume.entry(attachment.volume.clone()).or_default();
+        names.insert(attachment.name.clone());
+        self.attachments.insert(attachment.name.clone(), Arc::new(attachment));
+        vec![change]
+    }
+
+    /// Forgets an object; says what it touched.
+    pub fn remove_attachment(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
+        let Some(old) = self.attachments.remove(name) else { return Vec::new() };
+        if let Some(set) = self.attachments_of_volume.get_mut(&old.volume) {
+            set.remove(name);
+            if set.is_empty() {
+                self.attachments_of_volume.remove(&old.volume);
+            }
+        }
+        vec![Change::Volume(old.volume.clone())]
+    }
+
+    pub(crate) fn pod_keys(&self) -> Vec<ObjectKey> {
+        self.pods.keys().cloned().collect()
+    }
+
+    pub(crate) fn claim_keys(&self) -> Vec<ObjectKey> {
+        self.claims.keys().cloned().collect()
+    }
+
+    pub(crate) fn volume_keys(&self) -> Vec<ObjectKey> {
+        cluster_scoped(self.volumes.keys())
+    }
+
+    pub(crate) fn node_keys(&self) -> Vec<ObjectKey> {
+        cluster_scoped(self.nodes.keys())
+    }
+
+    pub(crate) fn csi_node_keys(&self) -> Vec<ObjectKey> {
+        cluster_scoped(self.csi_nodes.keys())
+    }
+
+    pub(crate) fn attachment_keys(&self) -> Vec<ObjectKey> {
+        cluster_scoped(self.attachments.keys())
+    }
+}
+
+fn cluster_scoped<'a>(names: impl Iterator<Item = &'a String>) -> Vec<ObjectKey> {
+    names.map(|name| ObjectKey::new("", name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, claims: &[&str], node: Option<&str>) -> Pod {
+        Pod {
+            key: ObjectKey::new("ns", name),
+            uid: name.into(),
+            node: node.map(Into::into),
+            terminating: false,
+            finished: false,
+            ready: false,
+            created: None,
+            claims: claims.iter().map(ToString::to_string).collect(),
+            owner_kind: None,
+            labels: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn joined() -> Index {
+        let mut index = Index::default();
+        index.put_volume(Volume {
+            name: "pv".into(),
+            driver: "d".into(),
+            handle: "h".into(),
+            claim: Some(ObjectKey::new("ns", "c")),
+            shared: false,
+        });
+        index.put_claim(Claim { key: ObjectKey::new("ns", "c"), uid: "u".into(), volume: Some("pv".into()) });
+        index
+    }
+
+    #[test]
+    fn a_pod_is_found_from_its_volume_and_forgotten_when_it_goes() {
+        let mut index = joined();
+        assert_eq!(index.put_pod(pod("p", &["c"], Some("a"))), [Change::Volume("pv".into())]);
+        let volume = index.volume_of_handle("d", "h").unwrap();
+        assert_eq!(index.pods_of_volume(&volume).len(), 1);
+        assert_eq!(index.remove_pod(&ObjectKey::new("ns", "p")), [Change::Volume("pv".into())]);
+        assert!(index.pods_of_volume(&volume).is_empty());
+        assert!(index.pods_of_claim.is_empty());
+    }
+
+    #[test]
+    fn an_unchanged_pod_is_no_news_and_a_changed_claim_touches_both_volumes() {
+        let mut index = joined();
+        index.put_claim(Claim { key: ObjectKey::new("ns", "c2"), uid: "v".into(), volume: Some("pv2".into()) });
+        index.put_pod(pod("p", &["c"], None));
+        assert!(index.put_pod(pod("p", &["c"], None)).is_empty());
+        assert_eq!(
+            index.put_pod(pod("p", &["c2"], None)),
+            [Change::Volume("pv".into()), Change::Volume("pv2".into())]
+        );
+    }
+
+    #[test]
+    fn attachments_are_found_by_volume() {
+        let mut index = joined();
+        let attachment = Attachment {
+            name: "csi-1".into(),
+            node: "a".into(),
+            volume: "pv".into(),
+            attached: true,
+            deleting: false,
+            attach_error: None,
+            created: None,
+        };
+        index.put_attachment(attachment);
+        assert_eq!(index.attachments_of("pv").len(), 1);
+        assert_eq!(index.remove_attachment(&ObjectKey::new("", "csi-1")), [Change::Volume("pv".into())]);
+        assert!(index.attachments_of("pv").is_empty());
+    }
+}

@@ -1,0 +1,12 @@
+//! What Handoff knows of the Kubernetes side: watch caches with slim types, joined into one index
+//! volume ⇄ `PersistentVolume` ⇄ claim ⇄ pod ⇄ node.
+//!
+//! Only what a decision needs is kept of each object; the rest is dropped as it comes off the wire.
+
+mod index;
+mod slim;
+mod watch;
+
+pub use index::{Change, Index};
+pub use slim::{Attachment, Claim, CsiNode, Node, ObjectKey, Pod, Volume};
+pub use watch::{Cache, Cached, ClusterCache, OnChange, Task, Watched};

@@ -1,0 +1,224 @@
+//! The watches that keep a store current, ours ([`Index`]) and those of the crates above. Each one reports when it
+//! is synced; a cache is ready only when all of its watches are. Errors are logged and retried with back-off.
+
+use crate::{
+    index::{Change, Index},
+    slim::{ObjectKey, WireAttachment, WireClaim, WireCsiNode, WireNode, WirePod, WireVolume},
+};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture};
+use hashbrown::HashSet;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::de::DeserializeOwned;
+use std::{
+    fmt::Debug,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, atomic::AtomicBool, atomic::Ordering},
+};
+
+/// Called for everything that changes, from the watch tasks; must be quick and must not block.
+pub type OnChange<C> = Arc<dyn Fn(C) + Send + Sync>;
+
+/// A named task that runs as long as the process.
+pub type Task = (&'static str, BoxFuture<'static, ()>);
+
+/// A kind as it comes off the wire, and how a store `S` takes it in.
+pub trait Cached<S>: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static {
+    /// What a caller is told of a change.
+    type Change: Send;
+    /// Name of the watch: the kind's plural.
+    const WATCH: &'static str;
+    /// The object is there, new or changed.
+    fn put(self, store: &mut S) -> Vec<Self::Change>;
+    /// The object is gone.
+    fn remove(store: &mut S, key: &ObjectKey) -> Vec<Self::Change>;
+    /// All keys of this kind in the store.
+    fn keys(store: &S) -> Vec<ObjectKey>;
+}
+
+/// One watch: its name, and whether its first list is in.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// What is watched, e.g. `pods`.
+    pub name: &'static str,
+    synced: Arc<AtomicBool>,
+}
+
+impl Watched {
+    /// Whether the first list is in.
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+}
+
+/// A store that watches keep current.
+pub struct Cache<S> {
+    store: Arc<RwLock<S>>,
+    watches: Vec<Watched>,
+}
+
+impl<S> Clone for Cache<S> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), watches: self.watches.clone() }
+    }
+}
+
+impl<S: Default + Send + Sync + 'static> Default for Cache<S> {
+    fn default() -> Self {
+        Self::fixed(S::default())
+    }
+}
+
+impl<S: Send + Sync + 'static> Cache<S> {
+    /// A cache over a ready store that nothing keeps current yet; also for tests of the layers above.
+    pub fn fixed(store: S) -> Self {
+        Self { store: Arc::new(RwLock::new(store)), watches: Vec::new() }
+    }
+
+    /// Adds the watch of one kind; the returned task does the work.
+    pub fn watch<K: Cached<S>>(&mut self, api: Api<K>, on_change: OnChange<K::Change>) -> Task {
+        let watched = Watched { name: K::WATCH, synced: Arc::default() };
+        self.watches.push(watched.clone());
+        (K::WATCH, Box::pin(follow(api, self.store.clone(), watched, on_change)))
+    }
+
+    /// The store. Keep the guard short; never across an await.
+    pub fn read(&self) -> RwLockReadGuard<'_, S> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names of the watches whose first list is not in yet; empty when ready.
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.watches.iter().filter(|w| !w.is_synced()).map(|w| w.name).collect()
+    }
+}
+
+async fn follow<S, K: Cached<S>>(api: Api<K>, store: Arc<RwLock<S>>, watched: Watched, notify: OnChange<K::Change>) {
+    let stream = watcher(api, watcher::Config::default()).default_backoff();
+    let mut stream = stream.modify(|object| object.meta_mut().managed_fields = None).boxed();
+    let mut listed = HashSet::new();
+    loop {
+        let event = match stream.try_next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(watch = watched.name, %error, "watch interrupted, retrying");
+                continue;
+            }
+        };
+        let complete = matches!(event, watcher::Event::InitDone);
+        let changes = {
+            let mut store = store.write().unwrap_or_else(PoisonError::into_inner);
+            take_in(event, &mut store, &mut listed)
+        };
+        if complete {
+            watched.synced.store(true, Ordering::Release);
+        }
+        changes.into_iter().for_each(|change| notify(change));
+    }
+}
+
+fn take_in<S, K: Cached<S>>(event: watcher::Event<K>, store: &mut S, listed: &mut HashSet<ObjectKey>) -> Vec<K::Change> {
+    match event {
+        watcher::Event::Apply(object) => object.put(store),
+        watcher::Event::Delete(object) => K::remove(store, &object_key(&object)),
+        watcher::Event::Init => {
+            listed.clear();
+            Vec::new()
+        }
+        watcher::Event::InitApply(object) => {
+            listed.insert(object_key(&object));
+            object.put(store)
+        }
+        watcher::Event::InitDone => {
+            let gone = K::keys(store).into_iter().filter(|key| !listed.contains(key)).collect::<Vec<_>>();
+            gone.iter().flat_map(|key| K::remove(store, key)).collect()
+        }
+    }
+}
+
+fn object_key<K: ResourceExt>(object: &K) -> ObjectKey {
+    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// The cache of the Kubernetes side.
+pub type ClusterCache = Cache<Index>;
+
+impl ClusterCache {
+    /// A cache of all that [`Index`] holds, and the tasks that keep it current.
+    pub fn of_cluster(client: &Client, on_change: &OnChange<Change>) -> (Self, Vec<Task>) {
+        let mut cache = Self::default();
+        let tasks = vec![
+            cache.watch::<WirePod>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireClaim>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireVolume>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireNode>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireCsiNode>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireAttachment>(Api::all(client.clone()), on_change.clone()),
+        ];
+        (cache, tasks)
+    }
+}
+
+/// The six kinds of the index differ only in names.
+macro_rules! cached {
+    ($wire:ty, $watch:literal, $slim:expr, $put:ident, $remove:ident, $keys:ident) => {
+        impl Cached<Index> for $wire {
+            type Change = Change;
+            const WATCH: &'static str = $watch;
+            fn put(self, index: &mut Index) -> Vec<Change> {
+                let key = object_key(&self);
+                match $slim(self) {
+                    Some(slim) => index.$put(slim),
+                    None => index.$remove(&key),
+                }
+            }
+            fn remove(index: &mut Index, key: &ObjectKey) -> Vec<Change> {
+                index.$remove(key)
+            }
+            fn keys(index: &Index) -> Vec<ObjectKey> {
+                index.$keys()
+            }
+        }
+    };
+}
+
+cached!(WirePod, "pods", |w| Some(crate::Pod::from(w)), put_pod, remove_pod, pod_keys);
+cached!(WireClaim, "persistentvolumeclaims", |w| Some(crate::Claim::from(w)), put_claim, remove_claim, claim_keys);
+cached!(WireVolume, "persistentvolumes", WireVolume::slim, put_volume, remove_volume, volume_keys);
+cached!(WireNode, "nodes", |w| Some(crate::Node::from(w)), put_node, remove_node, node_keys);
+cached!(WireCsiNode, "csinodes", |w| Some(crate::CsiNode::from(w)), put_csi_node, remove_csi_node, csi_node_keys);
+cached!(
+    WireAttachment,
+    "volumeattachments",
+    WireAttachment::slim,
+    put_attachment,
+    remove_attachment,
+    attachment_keys
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_new_list_no_longer_holds_is_gone() {
+        let node = |name: &str| -> WireNode { serde_json::from_value(json!({"metadata": {"name": name}})).unwrap() };
+        let (mut index, mut listed) = (Index::default(), HashSet::new());
+        for event in [
+            watcher::Event::Init,
+            watcher::Event::InitApply(node("a")),
+            watcher::Event::InitApply(node("b")),
+            watcher::Event::InitDone,
+            watcher::Event::Init,
+            watcher::Event::InitApply(node("b")),
+        ] {
+            take_in(event, &mut index, &mut listed);
+        }
+        assert!(index.node("a").is_some(), "kept until the new list is complete");
+        assert_eq!(take_in(watcher::Event::<WireNode>::InitDone, &mut index, &mut listed), [Change::Node("a".into())]);
+        assert!(index.node("a").is_none() && index.node("b").is_some());
+    }
+}

@@ -1,0 +1,153 @@
+//! The move itself: where the volume is wanted, our pre-stage there, and the steps as they are seen.
+
+use super::{Action, Draft};
+use crate::api::{PreStage, PreStageOutcome};
+use handoff_storage::VolumeState;
+use jiff::SignedDuration;
+
+/// How often a move is looked at while nothing changes.
+const MOVE_POLL: SignedDuration = SignedDuration::from_secs(5);
+
+impl Draft<'_> {
+    /// The pod has left or is leaving, and the workload is not ready again. A workload that is scaled away (no pod
+    /// left at all, volume detached) is not moving.
+    pub(super) fn is_moving(&self) -> bool {
+        if self.seen("WorkloadReady") {
+            return false;
+        }
+        let original_stays = self.obs.pod(&self.spec.pod.uid).is_some_and(|p| p.stays());
+        !original_stays && !self.obs.pods.is_empty()
+    }
+
+    pub(super) fn follow_move(&mut self) {
+        let workload = self.obs.workload().filter(|p| p.uid != self.spec.pod.uid).cloned();
+        let target = workload.as_ref().and_then(|p| p.node.clone());
+        if target.is_some() && self.status.to != target {
+            self.status.to.clone_from(&target);
+        }
+        self.note_departure();
+        if workload.is_some() {
+            self.mark("PodBound");
+        }
+        self.follow_prestage();
+        if let (Some(pod), Some(node)) = (&workload, &target) {
+            self.prestage(&pod.uid, node);
+            self.note_arrival(node, pod.ready);
+        }
+        if self.is_moving() {
+            self.wake_in(MOVE_POLL);
+        }
+    }
+
+    fn note_departure(&mut self) {
+        let original = self.obs.pod(&self.spec.pod.uid);
+        if original.is_some_and(|p| p.terminating) {
+            self.mark("PodTerminating");
+        }
+        if original.is_none() {
+            self.mark("PodGone");
+        }
+        let Some(volume) = &self.obs.volume else { return };
+        let wanted_on_from = volume.requests.iter().any(|r| r.workload && r.node == self.spec.from);
+        if !wanted_on_from && self.status.to.as_deref() != Some(self.spec.from.as_str()) {
+            self.mark("Released");
+        }
+        match volume.state {
+            VolumeState::Detaching => self.mark("Detaching"),
+            VolumeState::Detached => self.mark("Detached"),
+            VolumeState::Attaching => self.mark("Attaching"),
+            VolumeState::Attached | VolumeState::Other => {}
+        }
+    }
+
+    fn note_arrival(&mut self, node: &str, ready: bool) {
+        let Some(volume) = &self.obs.volume else { return };
+        // the same node again (a rollout, a deletion): nothing to attach anew
+        if volume.is_settled_on(node) && (node != self.spec.from || ready) {
+            self.mark("Attached");
+            if volume.serving {
+                self.mark("DeviceReady");
+            }
+        }
+        let here = self.obs.attachments.iter().find(|a| a.node == node && !a.deleting);
+        if here.is_some_and(|a| a.attached) {
+            self.mark("KubernetesAttached");
+        }
+        if let Some(stuck) = here.filter(|a| !a.attached && a.attach_error.is_some()) {
+            // the attacher waits up to 5 min after an error; the volume is there now, so let it look now, once
+            if volume.is_settled_on(node) && volume.serving && !self.seen("AttacherWoken") {
+                let attachment = stuck.name.clone();
+                self.mark("AttacherWoken");
+                self.actions.push(Action::WakeAttacher { attachment });
+            }
+        }
+        if ready && self.seen("Attached") && !self.seen("WorkloadReady") {
+            self.mark("WorkloadReady");
+            let took = self.now.duration_since(self.spec.triggered_at);
+            self.status.duration = format!("{:.1}s", took.as_secs_f64());
+            let note = format!("volume {} runs on {node} after {:.1} s", self.spec.volume.volume, took.as_secs_f64());
+            self.tell(false, "VolumeMoved", note);
+        }
+    }
+
+    /// Decides on a pre-stage for the pod; at most one per pod, and none where the volume is or is asked for already.
+    fn prestage(&mut self, pod_uid: &str, node: &str) {
+        let Some(volume) = &self.obs.volume else { return };
+        if self.status.prestage.as_ref().is_some_and(|p| p.outcome.is_none() || p.pod_uid == pod_uid) {
+            return;
+        }
+        let here = volume.wanted_node.as_deref() == Some(node) || volume.request_for(node).is_some();
+        // a pod that stays elsewhere would lose the volume
+        let others_leave = self.obs.pods.iter().all(|p| !p.stays() || p.node.as_deref().is_none_or(|n| n == node));
+        if here || node == self.spec.from || !others_leave {
+            return;
+        }
+        if let Some(why) = self.obs.refusals.get(node) {
+            if !self.seen("PreStageRefused") {
+                let note = format!("volume {} is not pre-staged on {node}: {why}", self.spec.volume.volume);
+                self.mark("PreStageRefused");
+                self.tell(false, "PreStageRefused", note);
+            }
+            return;
+        }
+        self.status.prestage = Some(PreStage {
+            node: node.to_owned(),
+            pod_uid: pod_uid.to_owned(),
+            placed_at: self.now,
+            expires_at: self.now + self.policy.prestage_expiry,
+            outcome: None,
+        });
+        self.mark("PreStaged");
+        self.actions.push(Action::PlacePreStage { node: node.to_owned() });
+    }
+
+    /// An open pre-stage is adopted, withdrawn, or placed again when its effect is missing.
+    fn follow_prestage(&mut self) {
+        let Some(prestage) = self.status.prestage.clone().filter(|p| p.outcome.is_none()) else { return };
+        let Some(volume) = &self.obs.volume else { return };
+        let request = volume.request_for(&prestage.node);
+        if request.is_some_and(|r| !r.ours) {
+            self.end_prestage(PreStageOutcome::Adopted);
+            self.mark("Adopted");
+            return;
+        }
+        let wanted = self.obs.pod(&prestage.pod_uid).is_some_and(|p| p.stays() && p.node.as_deref() == Some(&prestage.node));
+        if !wanted || self.now >= prestage.expires_at {
+            self.end_prestage(PreStageOutcome::Withdrawn);
+            let why = if wanted { "nobody adopted it in time" } else { "the pod is no longer bound there" };
+            self.tell(true, "PreStageWithdrawn", format!("pre-stage on {} withdrawn: {why}", prestage.node));
+            self.actions.push(Action::WithdrawPreStage { node: prestage.node });
+            return;
+        }
+        self.wake(prestage.expires_at);
+        if request.is_none() {
+            self.actions.push(Action::PlacePreStage { node: prestage.node });
+        }
+    }
+
+    fn end_prestage(&mut self, outcome: PreStageOutcome) {
+        if let Some(prestage) = &mut self.status.prestage {
+            prestage.outcome = Some(outcome);
+        }
+    }
+}

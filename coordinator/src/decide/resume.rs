@@ -1,0 +1,262 @@
+//! Owed backups: probe, reset, follow; oldest snapshot first, one at a time per volume.
+
+use super::{Action, Draft};
+use crate::api::{Checkpoint, Resume, ResumeState, is_done};
+use handoff_storage::{BackupState, BackupView};
+use jiff::{SignedDuration, Timestamp};
+
+/// A final state, in one step.
+struct Verdict {
+    state: ResumeState,
+    reason: String,
+}
+
+impl Draft<'_> {
+    pub(super) fn resume_backups(&mut self) {
+        let mut owed = self.spec.checkpoints.clone();
+        owed.sort_by_key(|c| (c.snapshot_created_at, c.recorded_at));
+        for checkpoint in &owed {
+            if !self.status.resumes.iter().any(|r| r.backup == checkpoint.backup) {
+                self.status.resumes.push(waiting(&checkpoint.backup));
+            }
+            if let Some(verdict) = self.judge(checkpoint) {
+                self.close(checkpoint, verdict);
+            }
+        }
+        // one at a time: the oldest that is still owed
+        let next = owed.iter().find(|c| !is_done(&self.status.resumes, &c.backup)).cloned();
+        if let Some(checkpoint) = next {
+            self.advance(&checkpoint);
+        }
+    }
+
+    /// Whether the story of a checkpoint is over, whatever was done so far.
+    fn judge(&self, checkpoint: &Checkpoint) -> Option<Verdict> {
+        if is_done(&self.status.resumes, &checkpoint.backup) {
+            return None;
+        }
+        let unrecoverable = |reason: String| Some(Verdict { state: ResumeState::Unrecoverable, reason });
+        let Some(backup) = self.obs.backup(&checkpoint.backup) else {
+            return unrecoverable("the backup was deleted".to_owned());
+        };
+        if backup.uid != checkpoint.uid {
+            return unrecoverable("the backup was deleted and another one has its name".to_owned());
+        }
+        match backup.state {
+            BackupState::Completed => Some(Verdict { state: ResumeState::Completed, reason: String::new() }),
+            BackupState::Deleting => unrecoverable("the backup is being deleted".to_owned()),
+            BackupState::Queued | BackupState::Running => None,
+            BackupState::Lost => self.judge_lost(checkpoint, backup),
+        }
+    }
+
+    fn judge_lost(&self, checkpoint: &Checkpoint, backup: &BackupView) -> Option<Verdict> {
+        if let Some(newer) = self.newer_safe(checkpoint, backup) {
+            let reason = format!("newer data is in backup {newer}");
+            return Some(Verdict { state: ResumeState::Superseded, reason });
+        }
+        let gone = match self.obs.snapshots.get(&checkpoint.snapshot) {
+            None => Some(format!("its snapshot {} is gone", checkpoint.snapshot)),
+            Some(snapshot) => {
+                snapshot.unusable.as_ref().map(|why| format!("its snapshot {} cannot be used: {why}", checkpoint.snapshot))
+            }
+        };
+        gone.map(|reason| Verdict { state: ResumeState::Unrecoverable, reason })
+    }
+
+    /// A newer backup of the volume in the same target that is complete, or in flight for the same job. Resuming an
+    /// older one after it would make the older data the volume's last backup.
+    fn newer_safe(&self, checkpoint: &Checkpoint, lost: &BackupView) -> Option<&str> {
+        let time_of = |b: &BackupView| self.obs.snapshots.get(&b.snapshot).and_then(|s| s.created).or(b.created);
+        let own = checkpoint.snapshot_created_at.or(lost.created)?;
+        let newer = self.obs.backups.iter().find(|b| {
+            let same_job = b.recurring_job.is_some() && b.recurring_job == checkpoint.recurring_job;
+            b.name != lost.name
+                && b.target == checkpoint.target
+                && time_of(b).is_some_and(|t| t > own)
+                && (b.state == BackupState::Completed || (b.in_flight() && same_job))
+        });
+        newer.map(|b| b.name.as_str())
+    }
+
+    fn close(&mut self, checkpoint: &Checkpoint, verdict: Verdict) {
+        let uploaded = self.obs.backup(&checkpoint.backup).and_then(|b| b.uploaded_bytes);
+        let (now, attempts) = (self.now, self.resume_of(&checkpoint.backup).map_or(0, |r| r.attempts));
+        self.update(&checkpoint.backup, |r| {
+            r.state = verdict.state;
+            r.reason.clone_from(&verdict.reason);
+            r.ended_at = Some(now);
+            r.next_try_at = None;
+            r.uploaded_bytes = uploaded;
+        });
+        let backup = &checkpoint.backup;
+        match verdict.state {
+            ResumeState::Completed => {
+                let how = if attempts > 0 { format!(" after {attempts} resume(s)") } else { String::new() };
+                self.tell(false, "BackupCompleted", format!("backup {backup} is complete{how}"));
+            }
+            ResumeState::Superseded => {
+                self.tell(false, "BackupSuperseded", format!("backup {backup} is not resumed: {}", verdict.reason));
+            }
+            _ => self.tell(true, "BackupUnrecoverable", format!("backup {backup}: {}", verdict.reason)),
+        }
+        self.mark(&format!("Backup{:?} {backup}", verdict.state));
+    }
+
+    /// One step for the backup whose turn it is.
+    fn advance(&mut self, checkpoint: &Checkpoint) {
+        let name = checkpoint.backup.clone();
+        let (Some(backup), Some(resume)) = (self.obs.backup(&name).cloned(), self.resume_of(&name).cloned()) else { return };
+        if backup.state != BackupState::Lost {
+            return;
+        }
+        match resume.state {
+            ResumeState::Waiting => self.start_probe(&name, &resume, &backup),
+            ResumeState::Probing => self.end_probe(&name, &resume, &backup),
+            ResumeState::Running => self.follow_run(&name, &resume, &backup),
+            ResumeState::Completed | ResumeState::Superseded | ResumeState::Unrecoverable => {}
+        }
+    }
+
+    fn start_probe(&mut self, name: &str, resume: &Resume, backup: &BackupView) {
+        self.mark(&format!("BackupLost {name}"));
+        if let Some(at) = resume.next_try_at.filter(|at| self.now < *at) {
+            return self.wake(at);
+        }
+        if self.resume_node().is_none() {
+            return;
+        }
+        // the storage manager compares whole seconds: the request must be later than the end of the run
+        if let Some(at) = backup.ended_at.map(|t| t + SignedDuration::from_secs(1)).filter(|at| self.now < *at) {
+            return self.wake(at);
+        }
+        let now = self.now;
+        self.update(name, |r| {
+            r.state = ResumeState::Probing;
+            r.probed_at = Some(now);
+        });
+        self.actions.push(Action::Probe { backup: name.to_owned() });
+        self.wake_in(self.policy.probe_wait);
+    }
+
+    fn end_probe(&mut self, name: &str, resume: &Resume, backup: &BackupView) {
+        let until = resume.probed_at.unwrap_or(self.now) + self.policy.probe_wait;
+        if self.now < until {
+            return self.wake(until);
+        }
+        let Some(node) = self.resume_node() else {
+            // it moved again: start over there
+            return self.update(name, |r| r.state = ResumeState::Waiting);
+        };
+        let now = self.now;
+        self.update(name, |r| {
+            r.state = ResumeState::Running;
+            r.attempts += 1;
+            r.started_at = Some(now);
+        });
+        self.mark(&format!("BackupResumed {name}"));
+        self.tell(false, "BackupResumed", format!("backup {name} runs again on {node} under its own name"));
+        let resource_version = backup.resource_version.clone();
+        self.actions.push(Action::Reset { backup: name.to_owned(), resource_version, node });
+    }
+
+    /// Our run ended without success, or the reset never happened.
+    fn follow_run(&mut self, name: &str, resume: &Resume, backup: &BackupView) {
+        let started = resume.started_at.unwrap_or(self.now);
+        if backup.ended_at.is_none_or(|at| at <= started) {
+            // not reset yet as far as can be seen: a stale cache, or we died before the reset. Start over after a
+            // while, with a fresh probe.
+            let again = started + self.policy.probe_wait + SignedDuration::from_secs(2);
+            if self.now < again {
+                return self.wake(again);
+            }
+            return self.update(name, |r| {
+                r.state = ResumeState::Waiting;
+                r.attempts = r.attempts.saturating_sub(1);
+            });
+        }
+        let reason = backup.error.clone().unwrap_or_else(|| "the run ended without being complete".to_owned());
+        if resume.attempts >= self.policy.resume_attempts {
+            self.update(name, |r| {
+                r.state = ResumeState::Unrecoverable;
+                r.reason = format!("given up after {} runs: {reason}", r.attempts);
+            });
+            return self.tell(true, "BackupUnrecoverable", format!("backup {name}: given up: {reason}"));
+        }
+        let next = self.now + self.policy.backoff(resume.attempts);
+        self.update(name, |r| {
+            r.state = ResumeState::Waiting;
+            r.reason.clone_from(&reason);
+            r.next_try_at = Some(next);
+        });
+        self.wake(next);
+    }
+
+    /// The node to resume on: the volume is settled there, asked for by its workload, nobody is leaving, and what is
+    /// going to leave with the drain has left. `None`: not yet.
+    fn resume_node(&mut self) -> Option<String> {
+        let node = self.obs.settled_node()?.to_owned();
+        let volume = self.obs.volume.as_ref()?;
+        let request = volume.request_for(&node)?;
+        let leaving = self.obs.pods.iter().any(|p| p.terminating && p.node.as_deref() == Some(&node));
+        let elsewhere = self.obs.workload().is_some_and(|p| p.node.as_deref() != Some(&node));
+        if !request.satisfied || request.ours || leaving || elsewhere {
+            return None;
+        }
+        let ready = self.obs.workload().is_some_and(|p| p.ready);
+        // a replica on a drained node is about to go; if the upload ran in it, it would be cut again
+        let draining = volume.replicas.iter().any(|r| r.running && r.node != node && self.obs.cordoned.contains(&r.node));
+        if ready && !draining {
+            return Some(node);
+        }
+        let since = self.at("Attached").unwrap_or(self.spec.triggered_at);
+        let until: Timestamp = since + self.policy.settle_wait;
+        if self.now >= until {
+            return Some(node);
+        }
+        self.wake(until);
+        None
+    }
+
+    /// What the oldest owed backup waits for, in words.
+    pub(super) fn waiting_for(&self) -> Option<String> {
+        let resume = self.status.resumes.iter().find(|r| !r.state.is_final())?;
+        let name = &resume.backup;
+        let progress = self.obs.backup(name).map_or(0, |b| b.progress);
+        Some(match resume.state {
+            ResumeState::Probing => format!("asking whether backup {name} is complete after all"),
+            ResumeState::Running => format!("backup {name} runs again: {progress} %"),
+            _ if self.obs.backup(name).is_some_and(BackupView::in_flight) => {
+                format!("backup {name} is in flight: {progress} %")
+            }
+            _ => match resume.next_try_at {
+                Some(at) => format!("backup {name} is tried again at {at:.0}: {}", resume.reason),
+                None => format!("backup {name} is resumed once the volume is settled"),
+            },
+        })
+    }
+
+    fn resume_of(&self, backup: &str) -> Option<&Resume> {
+        self.status.resumes.iter().find(|r| r.backup == backup)
+    }
+
+    fn update(&mut self, backup: &str, change: impl FnOnce(&mut Resume)) {
+        if let Some(resume) = self.status.resumes.iter_mut().find(|r| r.backup == backup) {
+            change(resume);
+        }
+    }
+}
+
+fn waiting(backup: &str) -> Resume {
+    Resume {
+        backup: backup.to_owned(),
+        state: ResumeState::Waiting,
+        attempts: 0,
+        probed_at: None,
+        started_at: None,
+        ended_at: None,
+        next_try_at: None,
+        reason: String::new(),
+        uploaded_bytes: None,
+    }
+}

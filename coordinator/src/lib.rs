@@ -1,0 +1,18 @@
+//! The coordinator: the `VolumeHandoff` object, the pure decision what comes next, and the shell that does it.
+
+pub mod api;
+mod checkpoint;
+pub mod decide;
+mod desk;
+pub mod handoffs;
+pub mod lease;
+pub mod metrics;
+pub mod observation;
+pub mod policy;
+pub mod queue;
+mod shell;
+mod storage_last;
+mod tell;
+pub mod verdicts;
+
+pub use shell::{Coordinator, Parts};

@@ -1,0 +1,411 @@
+//! The shell around the decision: observe, decide, write the journal, act. Only the lease holder gets past the first
+//! line of [`Coordinator::reconcile`].
+
+use crate::{
+    api::{Trigger, VolumeHandoff, VolumeHandoffStatus},
+    checkpoint::{self, Start},
+    decide::{Action, Decision, decide},
+    handoffs::Handoffs,
+    lease::Leadership,
+    metrics::Metrics,
+    observation::Observation,
+    policy::Policy,
+    queue::Queue,
+    tell::Teller,
+};
+use handoff_cluster::{Cache, ClusterCache, Pod, Volume};
+use handoff_storage::{BackupState, BackupView, StorageError, StorageManager};
+use hashbrown::HashMap;
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use serde_json::json;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// How soon a volume is looked at again after a write of ours failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a binding that was announced to our webhook counts although the pod is not bound yet.
+const BINDING_TTL: Duration = Duration::from_secs(30);
+
+/// A binding under way: pod UID and node.
+struct Binding {
+    uid: String,
+    node: String,
+    at: std::time::Instant,
+}
+
+/// Everything the coordinator works with.
+pub struct Coordinator {
+    pub(crate) client: Client,
+    pub(crate) cluster: ClusterCache,
+    pub(crate) storage: Arc<dyn StorageManager>,
+    pub(crate) handoffs: Cache<Handoffs>,
+    pub(crate) policy: Policy,
+    pub(crate) metrics: Metrics,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) holds: Mutex<HashMap<String, Timestamp>>,
+    leadership: Leadership,
+    teller: Teller,
+    /// What we wrote last, per volume, until the cache shows it.
+    written: Mutex<HashMap<String, VolumeHandoff>>,
+    bindings: Mutex<HashMap<String, Binding>>,
+}
+
+/// What a [`Coordinator`] is made of.
+pub struct Parts {
+    /// API client.
+    pub client: Client,
+    /// The Kubernetes side.
+    pub cluster: ClusterCache,
+    /// The storage side.
+    pub storage: Arc<dyn StorageManager>,
+    /// The handoffs.
+    pub handoffs: Cache<Handoffs>,
+    /// Bounds.
+    pub policy: Policy,
+    /// Figures.
+    pub metrics: Metrics,
+    /// Volumes to look at, by `PersistentVolume` name; the caches add to it.
+    pub queue: Arc<Queue>,
+    /// Whether we lead.
+    pub leadership: Leadership,
+    /// Name of this replica, for Events.
+    pub identity: String,
+}
+
+impl Coordinator {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            teller: Teller::new(parts.client.clone(), &parts.identity),
+            client: parts.client,
+            cluster: parts.cluster,
+            storage: parts.storage,
+            handoffs: parts.handoffs,
+            policy: parts.policy,
+            metrics: parts.metrics,
+            queue: parts.queue,
+            leadership: parts.leadership,
+            holds: Mutex::default(),
+            written: Mutex::default(),
+            bindings: Mutex::default(),
+        }
+    }
+
+    /// Names of the caches that are not complete yet; empty when ready.
+    pub fn missing(&self) -> Vec<&'static str> {
+        [self.cluster.missing(), self.storage.missing(), self.handoffs.missing()].concat()
+    }
+
+    /// Queues every volume of our driver: after leadership was won, all of them may need something.
+    pub fn look_at_all(&self) {
+        let index = self.cluster.read();
+        index.volumes_of_driver(self.storage.driver()).for_each(|v| self.queue.add(&v.name));
+    }
+
+    /// Notes whether this replica leads.
+    pub fn leading(&self, leads: bool) {
+        self.metrics.leading(leads);
+    }
+
+    /// Works on the queue for ever.
+    pub async fn work(&self) {
+        loop {
+            let volume = self.queue.next().await;
+            let again = if self.missing().is_empty() { self.reconcile(&volume).await } else { Some(RETRY) };
+            self.queue.done(&volume, again);
+        }
+    }
+
+    /// Withdraws pre-stages that carry our mark but that no handoff knows of (left by a crash), every minute.
+    pub async fn reap(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            if self.leadership.is_held() && self.missing().is_empty() {
+                self.reap_once().await;
+            }
+        }
+    }
+
+    async fn reap_once(&self) {
+        for (handle, node) in self.storage.prestages() {
+            let volume = self.cluster.read().volume_of_handle(self.storage.driver(), &handle);
+            let handoff = volume.and_then(|v| self.handoffs.read().of_volume(&v.name));
+            let known = handoff.and_then(|h| h.status.as_ref()?.prestage.clone());
+            if known.is_some_and(|p| p.node == node && p.outcome.is_none()) {
+                continue;
+            }
+            match self.storage.withdraw_prestage(&handle, &node).await {
+                Ok(withdrawn) => tracing::warn!(handle, node, withdrawn, "pre-stage that no handoff knows of"),
+                Err(error) => tracing::error!(handle, node, %error, "cannot withdraw a pre-stage nobody knows of"),
+            }
+        }
+    }
+
+    /// Looks at one volume and does what is due. Returns when to look again.
+    async fn reconcile(&self, volume: &str) -> Option<Duration> {
+        if !self.leadership.is_held() {
+            return None;
+        }
+        let volume = self.cluster.read().volume(volume)?;
+        if volume.driver != self.storage.driver() || volume.shared {
+            return None;
+        }
+        let obs = self.observe(&volume);
+        let mut handoff = self.current(&volume.name);
+        if let Some(found) = self.detect(&volume, handoff.as_ref(), &obs).await {
+            handoff = Some(found);
+        }
+        let handoff = handoff?;
+        let now = Timestamp::now();
+        let journal = handoff.journal();
+        let decision = decide(&handoff.spec, &journal, &obs, &self.policy, now);
+        if let Err(error) = self.write_journal(&handoff, &journal, &decision).await {
+            tracing::info!(volume = volume.name, %error, "journal not written, looking again");
+            return Some(RETRY);
+        }
+        let mut again = decision.wake_at.map(|at| at.duration_since(now).max(jiff::SignedDuration::ZERO).unsigned_abs());
+        for action in &decision.actions {
+            if !self.leadership.is_held() {
+                tracing::warn!(volume = volume.name, ?action, "leadership lost, action left to the next holder");
+                return None;
+            }
+            if let Err(error) = self.act(&handoff, &obs, action).await {
+                tracing::warn!(volume = volume.name, ?action, %error, "action failed, trying again");
+                self.metrics.failed(action.name());
+                again = Some(RETRY);
+            }
+        }
+        again
+    }
+
+    /// Everything the caches show of a volume.
+    pub(crate) fn observe(&self, volume: &Volume) -> Observation {
+        let mut obs = Observation {
+            volume: self.storage.volume(&volume.handle),
+            backups: self.storage.backups(&volume.handle),
+            ..Observation::default()
+        };
+        {
+            let index = self.cluster.read();
+            obs.pods = index.pods_of_volume(volume);
+            obs.attachments = index.attachments_of(&volume.name);
+            let replicas = obs.volume.iter().flat_map(|v| &v.replicas).map(|r| r.node.clone());
+            obs.cordoned = replicas.filter(|n| index.node(n).is_some_and(|n| n.cordoned)).collect();
+        }
+        self.apply_bindings(&mut obs);
+        for backup in &obs.backups {
+            if let Some(snapshot) = self.storage.snapshot(&backup.snapshot) {
+                obs.snapshots.insert(backup.snapshot.clone(), snapshot);
+            }
+        }
+        for node in obs.pods.iter().filter(|p| p.stays()).filter_map(|p| p.node.as_ref()) {
+            if let Err(why) = self.storage.may_prestage(&volume.handle, node) {
+                obs.refusals.insert(node.clone(), why);
+            }
+        }
+        obs
+    }
+
+    /// A pod whose binding passed our webhook counts as bound before its watch event arrives.
+    fn apply_bindings(&self, obs: &mut Observation) {
+        let mut bindings = self.bindings.lock().unwrap_or_else(PoisonError::into_inner);
+        bindings.retain(|_, b| b.at.elapsed() < BINDING_TTL);
+        for pod in obs.pods.iter_mut().filter(|p| p.node.is_none()) {
+            if let Some(binding) = bindings.get(&pod.key.to_string()).filter(|b| b.uid.is_empty() || b.uid == pod.uid) {
+                *pod = Arc::new(Pod { node: Some(binding.node.clone()), ..Pod::clone(pod) });
+            }
+        }
+    }
+
+    /// Remembers a binding under way and looks at the pod's volumes at once.
+    pub(crate) fn announce_binding(&self, pod: &str, uid: Option<String>, node: String, volumes: &[Arc<Volume>]) {
+        let binding = Binding { uid: uid.unwrap_or_default(), node, at: std::time::Instant::now() };
+        self.bindings.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.to_owned(), binding);
+        volumes.iter().for_each(|v| self.queue.add(&v.name));
+    }
+
+    /// The handoff as the cache shows it, or as we wrote it if the cache lags behind.
+    pub(crate) fn current(&self, volume: &str) -> Option<VolumeHandoff> {
+        let cached = self.handoffs.read().of_volume(volume);
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(ours) = written.get(volume) else { return cached.map(|h| VolumeHandoff::clone(&h)) };
+        // resourceVersions of one kind are ordered numbers (Kubernetes 1.35, KEP-5504)
+        let version = |h: &VolumeHandoff| h.resource_version().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+        match cached {
+            Some(cached) if version(&cached) >= version(ours) => {
+                written.remove(volume);
+                Some(VolumeHandoff::clone(&cached))
+            }
+            _ => Some(ours.clone()),
+        }
+    }
+
+    pub(crate) fn remember(&self, handoff: VolumeHandoff) {
+        let volume = handoff.name_any();
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(volume, handoff);
+    }
+
+    /// Starts a handoff for a move that no review announced.
+    async fn detect(&self, volume: &Volume, handoff: Option<&VolumeHandoff>, obs: &Observation) -> Option<VolumeHandoff> {
+        let (pod, trigger, backups) = find_unannounced(handoff, obs, &self.policy, Timestamp::now())?;
+        match self.checkpoint(volume, &pod, trigger, &backups, obs).await {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::error!(volume = volume.name, %error, "cannot record a move that was not announced");
+                self.metrics.failed("Checkpoint");
+                None
+            }
+        }
+    }
+
+    /// Records in-flight backups of a volume whose pod leaves. Returns the object if something was written.
+    pub(crate) async fn checkpoint(
+        &self,
+        volume: &Volume,
+        pod: &Pod,
+        trigger: Trigger,
+        backups: &[&BackupView],
+        obs: &Observation,
+    ) -> Result<Option<VolumeHandoff>, checkpoint::CheckpointError> {
+        let claim_uid = volume.claim.as_ref().and_then(|c| self.cluster.read().claim(c)).map(|c| c.uid.clone());
+        let start = Start { volume, claim_uid, pod, trigger, now: Timestamp::now() };
+        let written = checkpoint::write(&self.client, self.current(&volume.name), &start, backups, obs).await?;
+        if let Some(handoff) = &written {
+            let names = handoff.owed().map(|c| c.backup.as_str()).collect::<Vec<_>>();
+            tracing::info!(volume = volume.name, pod = %pod.key, ?trigger, owed = ?names, "checkpointed");
+            self.remember(handoff.clone());
+            self.queue.add(&volume.name);
+        }
+        Ok(written)
+    }
+
+    async fn write_journal(
+        &self,
+        handoff: &VolumeHandoff,
+        before: &VolumeHandoffStatus,
+        decision: &Decision,
+    ) -> Result<(), kube::Error> {
+        if decision.status == *before {
+            return Ok(());
+        }
+        let mut next = handoff.clone();
+        next.status = Some(decision.status.clone());
+        let api = self.handoff_api(handoff);
+        match api.replace_status(&handoff.name_any(), &PostParams::default(), &next).await {
+            Ok(written) => {
+                self.remember(written);
+                self.metrics.journal(handoff.spec.trigger, before, &decision.status);
+                self.metrics.owed(self.handoffs.read().iter().map(AsRef::as_ref));
+                let status = &decision.status;
+                tracing::info!(
+                    handoff = handoff.name_any(),
+                    phase = ?status.phase,
+                    to = status.to,
+                    backups = status.backups_safe,
+                    step = status.timeline.last().map(|s| s.what.as_str()),
+                    message = status.message,
+                );
+                Ok(())
+            }
+            Err(error) => {
+                // whatever we remember is not what the API server has
+                self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&handoff.name_any());
+                Err(error)
+            }
+        }
+    }
+
+    fn handoff_api(&self, handoff: &VolumeHandoff) -> Api<VolumeHandoff> {
+        Api::namespaced(self.client.clone(), &handoff.namespace().unwrap_or_default())
+    }
+
+    async fn act(&self, handoff: &VolumeHandoff, obs: &Observation, action: &Action) -> Result<(), StorageError> {
+        let handle = &handoff.spec.volume.handle;
+        match action {
+            Action::PlacePreStage { node } => self.storage.place_prestage(handle, node).await,
+            Action::WithdrawPreStage { node } => self.storage.withdraw_prestage(handle, node).await.map(drop),
+            Action::Probe { backup } => self.storage.probe(backup, Timestamp::now()).await,
+            Action::Reset { backup, resource_version, node } => {
+                self.storage.reset(backup, resource_version, node).await
+            }
+            Action::WakeAttacher { attachment } => self.wake_attacher(attachment).await,
+            Action::Tell { warning, reason, note } => {
+                self.teller.tell(handoff, obs, *warning, reason, note).await;
+                Ok(())
+            }
+            Action::Forget => self.forget(handoff).await,
+        }
+    }
+
+    /// external-attacher takes any change of the object as a reason to try again at once.
+    async fn wake_attacher(&self, attachment: &str) -> Result<(), StorageError> {
+        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
+        let patch = json!({"metadata": {"annotations": {"volumehandoff.io/woken-at": Timestamp::now().to_string()}}});
+        let sent = api.patch_metadata(attachment, &PatchParams::default(), &Patch::Merge(patch)).await;
+        sent.map(drop).map_err(|source| StorageError::Api { what: format!("VolumeAttachment {attachment}"), source })
+    }
+
+    async fn forget(&self, handoff: &VolumeHandoff) -> Result<(), StorageError> {
+        let name = handoff.name_any();
+        let preconditions = Preconditions { uid: handoff.uid(), resource_version: handoff.resource_version() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        let deleted = self.handoff_api(handoff).delete(&name, &params).await;
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        match deleted {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(source) => Err(StorageError::Api { what: format!("VolumeHandoff {name}"), source }),
+        }
+    }
+}
+
+/// A move that no review announced: a pod that leaves with backups in flight, or a backup that was lost when the
+/// volume moved.
+fn find_unannounced<'a>(
+    handoff: Option<&VolumeHandoff>,
+    obs: &'a Observation,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<(Arc<Pod>, Trigger, Vec<&'a BackupView>)> {
+    let recorded = |b: &BackupView| handoff.is_some_and(|h| h.spec.checkpoints.iter().any(|c| c.uid == b.uid));
+    let leaving = obs.pods.iter().find(|p| p.terminating && !p.finished && p.node.is_some());
+    if let Some(pod) = leaving {
+        let backups = obs.in_flight().filter(|b| !recorded(b)).collect::<Vec<_>>();
+        if !backups.is_empty() {
+            return Some((pod.clone(), Trigger::Observed, backups));
+        }
+    }
+    let workload = obs.workload()?;
+    let lost = obs.backups.iter().filter(|b| !recorded(b) && lost_by_move(b, obs, policy, now)).collect::<Vec<_>>();
+    (!lost.is_empty()).then(|| (workload.clone(), Trigger::Lost, lost))
+}
+
+/// The volume was attached anew since the backup began, and the backup ended not long ago. Backups that failed while
+/// the volume stayed where it was are none of our business.
+fn lost_by_move(backup: &BackupView, obs: &Observation, policy: &Policy, now: Timestamp) -> bool {
+    let recent = backup.ended_at.is_some_and(|at| now.duration_since(at) < policy.lost_max_age);
+    let moved = obs.attachments.iter().any(|a| !a.deleting && a.created > backup.created);
+    backup.state == BackupState::Lost && recent && moved
+}
+
+impl Action {
+    /// For metrics.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::PlacePreStage { .. } => "PlacePreStage",
+            Self::WithdrawPreStage { .. } => "WithdrawPreStage",
+            Self::WakeAttacher { .. } => "WakeAttacher",
+            Self::Probe { .. } => "Probe",
+            Self::Reset { .. } => "Reset",
+            Self::Tell { .. } => "Tell",
+            Self::Forget => "Forget",
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The questions that the serving side (webhook, extender) asks. They are answered from memory; the only write
+//! behind them is the checkpoint of an eviction or a deletion, one object of ours. Traits, so that the HTTP layers
+//! are tested without a cluster.
+
+use futures::future::BoxFuture;
+
+/// A pod as a review names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// UID, when the review carries one (`preconditions.uid` of an eviction, `oldObject.metadata.uid` of a deletion).
+    pub uid: Option<String>,
+}
+
+/// What happens to an eviction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EvictionVerdict {
+    /// Let it through. The text becomes an admission warning, if there is one.
+    Allow {
+        /// One line for the person who drains, e.g. which backups are checkpointed.
+        note: Option<String>,
+    },
+    /// Answer 429: not yet.
+    Hold {
+        /// Why, until when, and what ends it; shown by `kubectl drain`.
+        message: String,
+    },
+    /// Answer 404: this pod has been moved already.
+    Gone {
+        /// Where it went.
+        message: String,
+    },
+}
+
+/// A node that a new pod should prefer, with a weight of 1–100.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreferredNode {
+    /// Node name (the value of the label `kubernetes.io/hostname` is not used: names are matched by `metadata.name`).
+    pub name: String,
+    /// Weight 1–100 of `preferredDuringSchedulingIgnoredDuringExecution`.
+    pub weight: i32,
+}
+
+/// Asked by the webhook.
+pub trait Admission: Send + Sync + 'static {
+    /// A pod is to be evicted. `dry_run`: decide, but write nothing.
+    fn evict(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict>;
+    /// A pod is being deleted in another way: checkpoint what is in flight. Never blocks the deletion.
+    fn delete(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, ()>;
+    /// A pod is being bound to `node`: its volumes will be wanted there.
+    fn bind(&self, pod: PodRef, node: String, dry_run: bool) -> BoxFuture<'_, ()>;
+    /// Nodes that a new pod with these claims should prefer; empty when there is nothing to say.
+    fn prefer(&self, namespace: &str, claims: &[String]) -> Vec<PreferredNode>;
+    /// Why a snapshot of the storage manager must not be deleted now; `None`: it may.
+    fn snapshot_needed(&self, namespace: &str, name: &str) -> Option<String>;
+    /// Why a pod of the storage manager itself must not leave its node now (storage leaves last); `None`: it may.
+    fn storage_needed(&self, pod: &PodRef, dry_run: bool) -> Option<String>;
+}
+
+/// What the extender has to say about one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeFitness {
+    /// The pod's volumes can be attached there; `score` 0–10 (higher is better).
+    Fits {
+        /// 0–10, the scheduler's extender scale.
+        score: i64,
+    },
+    /// They cannot; the reason is shown in the pod's FailedScheduling event.
+    Unfit {
+        /// For people, e.g. `Longhorn instance manager on node-2 is not running`.
+        reason: String,
+    },
+}
+
+/// Asked by the extender.
+pub trait Placement: Send + Sync + 'static {
+    /// Everything needed to judge nodes for one pod, looked up once per call. `None`: none of the claims are on a
+    /// driver of ours, every node passes with score 0.
+    fn judge(&self, namespace: &str, claims: &[String]) -> Option<Box<dyn NodeJudge + '_>>;
+}
+
+/// Judges nodes by name for one pod.
+pub trait NodeJudge: Send {
+    /// The verdict on `node`. A node that nothing is known of fits with score 0 (fail-open).
+    fn node(&self, node: &str) -> NodeFitness;
+}

@@ -1,0 +1,78 @@
+//! The hook by which the binary counts and times calls, without this crate knowing any metrics library.
+
+use std::{sync::Arc, time::Instant};
+
+/// What the scheduler asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    /// Which nodes can take the pod.
+    Filter,
+    /// How well each node suits the pod.
+    Prioritize,
+}
+
+impl Verb {
+    /// The name as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Prioritize => "prioritize",
+        }
+    }
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The pod's volumes are ours and its nodes were judged.
+    Judged {
+        /// Number of nodes that cannot take it; always 0 for [`Verb::Prioritize`].
+        rejected: usize,
+    },
+    /// Nothing of ours: every node passes, with score 0.
+    Passed,
+    /// Answered HTTP 400.
+    Malformed,
+    /// Answered HTTP 500.
+    Failed,
+}
+
+impl Outcome {
+    /// The name as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Judged { .. } => "judged",
+            Self::Passed => "passed",
+            Self::Malformed => "malformed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Told of every call once its answer is ready.
+pub trait Observe: Send + Sync + 'static {
+    /// `seconds` is the time from the complete body to the complete answer.
+    fn call(&self, verb: Verb, outcome: Outcome, seconds: f64);
+}
+
+/// Observes nothing.
+impl Observe for () {
+    fn call(&self, _: Verb, _: Outcome, _: f64) {}
+}
+
+/// Runs from the complete body to the answer.
+pub(crate) struct Timer {
+    observe: Arc<dyn Observe>,
+    verb: Verb,
+    started: Instant,
+}
+
+impl Timer {
+    pub(crate) fn start(observe: Arc<dyn Observe>, verb: Verb) -> Self {
+        Self { observe, verb, started: Instant::now() }
+    }
+
+    pub(crate) fn stop(self, outcome: Outcome) {
+        self.observe.call(self.verb, outcome, self.started.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,6 @@
+//! The router in process, with arguments in the form that the scheduler sends them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod answers;
+mod garbage;
+mod support;

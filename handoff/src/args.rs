@@ -1,0 +1,200 @@
+//! Flags and environment: the only place that reads them. Every value has a unit and a default, and is checked before
+//! anything starts.
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use handoff_coordinator::policy::Policy;
+use jiff::SignedDuration;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Pods move within seconds, and their backups finish anyway.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the webhook, the extender and the controller.
+    Serve(Box<ServeArgs>),
+    /// List all handoffs, or watch one line per volume.
+    Status(StatusArgs),
+    /// Say what holds a pod, what is owed and what happens next.
+    Explain(ExplainArgs),
+    /// Print the CustomResourceDefinition.
+    Crd,
+}
+
+/// Format of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Human,
+}
+
+/// `handoff serve`.
+#[derive(Debug, Parser)]
+pub struct ServeArgs {
+    /// Name of this pod: its identity in the leader lease.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: String,
+    /// Namespace of this pod: its Secret, lease and Services are there.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// Namespace of Longhorn.
+    #[arg(long, env = "HANDOFF_LONGHORN_NAMESPACE", default_value = "longhorn-system")]
+    pub longhorn_namespace: String,
+    /// Name of the Service in front of the webhook.
+    #[arg(long, env = "HANDOFF_WEBHOOK_SERVICE_NAME", default_value = "handoff-webhook")]
+    pub webhook_service: String,
+    /// Name of the Service in front of the extender.
+    #[arg(long, env = "HANDOFF_EXTENDER_SERVICE_NAME", default_value = "handoff-extender")]
+    pub extender_service: String,
+    /// Name of our webhook configurations, mutating and validating.
+    #[arg(long, env = "HANDOFF_WEBHOOK_CONFIGURATION", default_value = "handoff")]
+    pub webhook_configuration: String,
+    /// Name of the Secret with our CA and certificates.
+    #[arg(long, env = "HANDOFF_CERTS_SECRET", default_value = "handoff-certs")]
+    pub certs_secret: String,
+    /// Address to listen on.
+    #[arg(long, env = "HANDOFF_LISTEN_ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    pub address: IpAddr,
+    /// Port of the webhook (TLS).
+    #[arg(long, env = "HANDOFF_LISTEN_WEBHOOK_PORT", default_value_t = 8443)]
+    pub webhook_port: u16,
+    /// Port of the extender (TLS, client certificate required).
+    #[arg(long, env = "HANDOFF_LISTEN_EXTENDER_PORT", default_value_t = 8444)]
+    pub extender_port: u16,
+    /// Port of /healthz, /readyz and /metrics (plain HTTP).
+    #[arg(long, env = "HANDOFF_LISTEN_METRICS_PORT", default_value_t = 8080)]
+    pub metrics_port: u16,
+    /// Volumes that are worked on at the same time.
+    #[arg(long, env = "HANDOFF_WORKERS", default_value_t = 8)]
+    pub workers: u16,
+    /// Format of the log.
+    #[arg(long, env = "HANDOFF_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+    /// Level of the log, as in `info` or `info,handoff_coordinator=debug`.
+    #[arg(long, env = "HANDOFF_LOG", default_value = "info,kube_client=warn")]
+    pub log: String,
+    /// Bounds.
+    #[command(flatten)]
+    pub bounds: Bounds,
+}
+
+/// Bounds of a handoff; each is a duration like `90s`, `5m` or `1h`.
+#[derive(Debug, Parser)]
+pub struct Bounds {
+    /// A pre-stage that nobody adopted is withdrawn after this.
+    #[arg(long, env = "HANDOFF_PRESTAGE_EXPIRY", default_value = "120s")]
+    prestage_expiry: SignedDuration,
+    /// How often a backup is made to run again before it is given up.
+    #[arg(long, env = "HANDOFF_RESUME_ATTEMPTS", default_value_t = 8)]
+    resume_attempts: u32,
+    /// Wait after the first failed run; doubles with each.
+    #[arg(long, env = "HANDOFF_RESUME_BACKOFF", default_value = "15s")]
+    resume_backoff: SignedDuration,
+    /// Upper bound of that wait.
+    #[arg(long, env = "HANDOFF_RESUME_BACKOFF_MAX", default_value = "300s")]
+    resume_backoff_max: SignedDuration,
+    /// A backup is resumed this long after the volume settled even if the pod is not ready.
+    #[arg(long, env = "HANDOFF_SETTLE_WAIT", default_value = "60s")]
+    settle_wait: SignedDuration,
+    /// A pod of the storage manager is kept on a drained node no longer than this (at most 100 s).
+    #[arg(long, env = "HANDOFF_STORAGE_HOLD", default_value = "100s")]
+    storage_hold: SignedDuration,
+    /// A snapshot that an owed backup needs is protected no longer than this.
+    #[arg(long, env = "HANDOFF_SNAPSHOT_PROTECTION", default_value = "6h")]
+    snapshot_protection: SignedDuration,
+    /// A finished handoff is kept this long.
+    #[arg(long, env = "HANDOFF_RETENTION", default_value = "1h")]
+    retention: SignedDuration,
+    /// A backup that was lost while nobody watched is taken up if it ended no longer ago than this.
+    #[arg(long, env = "HANDOFF_LOST_MAX_AGE", default_value = "1h")]
+    lost_max_age: SignedDuration,
+}
+
+impl ServeArgs {
+    /// The bounds, checked.
+    pub fn policy(&self) -> anyhow::Result<Policy> {
+        let b = &self.bounds;
+        let policy = Policy {
+            prestage_expiry: b.prestage_expiry,
+            resume_attempts: b.resume_attempts,
+            resume_backoff: b.resume_backoff,
+            resume_backoff_max: b.resume_backoff_max,
+            settle_wait: b.settle_wait,
+            storage_hold: b.storage_hold,
+            snapshot_protection: b.snapshot_protection,
+            retention: b.retention,
+            lost_max_age: b.lost_max_age,
+            ..Policy::default()
+        };
+        policy.check().map_err(anyhow::Error::msg).context("bad configuration")?;
+        if self.workers == 0 {
+            bail!("bad configuration: workers must be at least 1");
+        }
+        Ok(policy)
+    }
+}
+
+/// `handoff status`.
+#[derive(Debug, Parser)]
+pub struct StatusArgs {
+    /// Only this namespace.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+}
+
+/// `handoff explain`.
+#[derive(Debug, Parser)]
+pub struct ExplainArgs {
+    /// `pod/NAME`, `pvc/NAME` or `pv/NAME`.
+    pub object: String,
+    /// Namespace of the pod or claim.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// Namespace of Longhorn.
+    #[arg(long, default_value = "longhorn-system")]
+    pub longhorn_namespace: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(flags: &[&str]) -> Result<ServeArgs, clap::Error> {
+        let base = ["serve", "--pod-name", "p", "--namespace", "n"];
+        ServeArgs::try_parse_from(base.iter().chain(flags))
+    }
+
+    #[test]
+    fn the_defaults_are_the_policys_own() {
+        assert_eq!(serve(&[]).unwrap().policy().unwrap(), Policy::default());
+    }
+
+    #[test]
+    fn no_variable_of_ours_is_one_that_kubernetes_sets_for_our_services() {
+        use clap::CommandFactory;
+        let links = ["HANDOFF_WEBHOOK_", "HANDOFF_EXTENDER_"].map(|s| {
+            ["PORT", "SERVICE_HOST", "SERVICE_PORT", "PORT_443_TCP"].map(|l| format!("{s}{l}"))
+        });
+        for arg in ServeArgs::command().get_arguments() {
+            let env = arg.get_env().unwrap_or_default().to_string_lossy().into_owned();
+            assert!(!links.iter().flatten().any(|l| *l == env), "{env}");
+        }
+    }
+
+    #[test]
+    fn a_bad_bound_is_named() {
+        let error = serve(&["--storage-hold", "101s"]).unwrap().policy().unwrap_err();
+        assert!(format!("{error:#}").contains("storage-hold must be at most 100 s"), "{error:#}");
+        assert!(serve(&["--retention", "soon"]).unwrap_err().to_string().contains("--retention"));
+    }
+}

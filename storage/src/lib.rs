@@ -1,0 +1,74 @@
+//! Storage managers: what Handoff asks of one ([`StorageManager`]) and Longhorn behind it.
+//!
+//! Looking is answered from memory and never fails; doing is one small write each, idempotent, with its precondition.
+
+pub mod longhorn;
+mod model;
+
+pub use model::{
+    AttachRequest, BackupState, BackupView, Gates, PreStageGate, ReplicaView, SnapshotView, StorageRole, VolumeState,
+    VolumeView,
+};
+
+use futures::future::BoxFuture;
+use handoff_cluster::Pod;
+use jiff::Timestamp;
+
+/// Why a write to the storage manager did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The object changed since it was seen: look again.
+    #[error("{what} changed meanwhile, looking again")]
+    Stale {
+        /// The object.
+        what: String,
+    },
+    /// Our own checks refuse.
+    #[error("{0}")]
+    Refused(String),
+    /// The API server or the storage manager's admission refused or did not answer.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was tried.
+        what: String,
+        /// The answer.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// A storage manager: the owner of volumes, attach requests and backups.
+pub trait StorageManager: Send + Sync + 'static {
+    /// Its CSI driver.
+    fn driver(&self) -> &'static str;
+    /// Watches that have not synced yet; empty when ready.
+    fn missing(&self) -> Vec<&'static str>;
+    /// What is allowed on the version that runs.
+    fn gates(&self) -> Gates;
+
+    /// The volume with this CSI handle.
+    fn volume(&self, handle: &str) -> Option<VolumeView>;
+    /// All backups of the volume that were made from a snapshot in this cluster, in no order.
+    fn backups(&self, handle: &str) -> Vec<BackupView>;
+    /// One backup.
+    fn backup(&self, name: &str) -> Option<BackupView>;
+    /// The snapshot of this name.
+    fn snapshot(&self, name: &str) -> Option<SnapshotView>;
+    /// Whether the volume's data path could run on the node; the reason if not.
+    fn can_host(&self, handle: &str, node: &str) -> Result<(), String>;
+    /// Whether we may ask for the volume on the node before Kubernetes does; the reason if not.
+    fn may_prestage(&self, handle: &str, node: &str) -> Result<(), String>;
+    /// Pre-stages that carry our mark: (volume handle, node).
+    fn prestages(&self) -> Vec<(String, String)>;
+    /// Which part of the storage manager a pod is, if any.
+    fn role_of(&self, pod: &Pod) -> Option<StorageRole>;
+
+    /// Asks for the volume on the node, with our mark. Does nothing when the request is there already.
+    fn place_prestage(&self, handle: &str, node: &str) -> BoxFuture<'_, Result<(), StorageError>>;
+    /// Takes our request back. `false`: it is not (or no longer) ours, nothing was changed.
+    fn withdraw_prestage(&self, handle: &str, node: &str) -> BoxFuture<'_, Result<bool, StorageError>>;
+    /// Makes the storage manager look whether a lost backup is complete after all.
+    fn probe(&self, backup: &str, now: Timestamp) -> BoxFuture<'_, Result<(), StorageError>>;
+    /// Makes a lost backup run again under its own name, if it is still at `resource_version`.
+    fn reset(&self, backup: &str, resource_version: &str, node: &str) -> BoxFuture<'_, Result<(), StorageError>>;
+}

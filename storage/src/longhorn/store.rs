@@ -1,0 +1,127 @@
+//! Longhorn's objects in memory, found by volume.
+
+use super::wire::{
+    Attachment, Backup, Engine, EngineImage, InstanceManager, Node, Replica, Setting, Snapshot, Volume,
+};
+use handoff_cluster::{Cached, ObjectKey};
+use hashbrown::{HashMap, HashSet};
+
+/// What is known of one Longhorn installation. Keys are names: everything is in one namespace.
+#[derive(Debug, Default)]
+pub struct Store {
+    /// Volumes.
+    pub volumes: HashMap<String, Volume>,
+    /// Engines.
+    pub engines: HashMap<String, Engine>,
+    /// Replicas.
+    pub replicas: HashMap<String, Replica>,
+    /// Attach requests, by volume name.
+    pub attachments: HashMap<String, Attachment>,
+    /// Backups.
+    pub backups: HashMap<String, Backup>,
+    /// Snapshots.
+    pub snapshots: HashMap<String, Snapshot>,
+    /// Nodes.
+    pub nodes: HashMap<String, Node>,
+    /// Instance managers.
+    pub instance_managers: HashMap<String, InstanceManager>,
+    /// Engine images.
+    pub engine_images: HashMap<String, EngineImage>,
+    /// Settings.
+    pub settings: HashMap<String, Setting>,
+    backups_of: Names,
+    engines_of: Names,
+    replicas_of: Names,
+}
+
+/// Volume name → names of its parts.
+type Names = HashMap<String, HashSet<String>>;
+
+/// Label on a backup that names its volume.
+pub const BACKUP_VOLUME: &str = "backup-volume";
+/// Label on a backup that names its target (since 1.8).
+pub const BACKUP_TARGET: &str = "backup-target";
+
+impl Store {
+    /// Backups of a volume.
+    pub fn backups_of(&self, volume: &str) -> impl Iterator<Item = &Backup> {
+        named(&self.backups_of, volume).filter_map(|name| self.backups.get(name))
+    }
+
+    /// Engines of a volume.
+    pub fn engines_of(&self, volume: &str) -> impl Iterator<Item = &Engine> {
+        named(&self.engines_of, volume).filter_map(|name| self.engines.get(name))
+    }
+
+    /// Replicas of a volume.
+    pub fn replicas_of(&self, volume: &str) -> impl Iterator<Item = &Replica> {
+        named(&self.replicas_of, volume).filter_map(|name| self.replicas.get(name))
+    }
+}
+
+fn named<'a>(names: &'a Names, volume: &str) -> impl Iterator<Item = &'a String> {
+    names.get(volume).into_iter().flatten()
+}
+
+fn unlink(names: &mut Names, volume: &str, part: &str) {
+    if let Some(parts) = names.get_mut(volume) {
+        parts.remove(part);
+        if parts.is_empty() {
+            names.remove(volume);
+        }
+    }
+}
+
+/// How a kind is kept: in which map, for which volume it is news, and in which names of that volume it is listed.
+/// A change is told as the name of the volume it belongs to.
+macro_rules! cached {
+    ($kind:ty, $watch:literal, $map:ident, $volume:expr $(, $names:ident)?) => {
+        impl Cached<Store> for $kind {
+            type Change = String;
+            const WATCH: &'static str = $watch;
+            fn put(self, store: &mut Store) -> Vec<String> {
+                let name = self.metadata.name.clone().unwrap_or_default();
+                let volume: Option<String> = $volume(&self);
+                $(if let Some(volume) = &volume {
+                    store.$names.entry(volume.clone()).or_default().insert(name.clone());
+                })?
+                store.$map.insert(name, self);
+                volume.into_iter().collect()
+            }
+            fn remove(store: &mut Store, key: &ObjectKey) -> Vec<String> {
+                let Some(old) = store.$map.remove(&key.name) else { return Vec::new() };
+                let volume: Option<String> = $volume(&old);
+                $(if let Some(volume) = &volume {
+                    unlink(&mut store.$names, volume, &key.name);
+                })?
+                volume.into_iter().collect()
+            }
+            fn keys(store: &Store) -> Vec<ObjectKey> {
+                let key = |o: &$kind| {
+                    ObjectKey::new(
+                        o.metadata.namespace.clone().unwrap_or_default(),
+                        o.metadata.name.clone().unwrap_or_default(),
+                    )
+                };
+                store.$map.values().map(key).collect()
+            }
+        }
+    };
+}
+
+cached!(Volume, "volumes.longhorn.io", volumes, |v: &Volume| v.metadata.name.clone());
+cached!(Engine, "engines.longhorn.io", engines, |e: &Engine| Some(e.spec.volume_name.clone()), engines_of);
+cached!(Replica, "replicas.longhorn.io", replicas, |r: &Replica| Some(r.spec.volume_name.clone()), replicas_of);
+cached!(Attachment, "volumeattachments.longhorn.io", attachments, |a: &Attachment| a.metadata.name.clone());
+cached!(
+    Backup,
+    "backups.longhorn.io",
+    backups,
+    |b: &Backup| b.metadata.labels.as_ref().and_then(|l| l.get(BACKUP_VOLUME).cloned()),
+    backups_of
+);
+cached!(Snapshot, "snapshots.longhorn.io", snapshots, |_: &Snapshot| None);
+cached!(Node, "nodes.longhorn.io", nodes, |_: &Node| None);
+cached!(InstanceManager, "instancemanagers.longhorn.io", instance_managers, |_: &InstanceManager| None);
+cached!(EngineImage, "engineimages.longhorn.io", engine_images, |_: &EngineImage| None);
+cached!(Setting, "settings.longhorn.io", settings, |_: &Setting| None);

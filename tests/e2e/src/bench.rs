@@ -1,0 +1,129 @@
+//! What every command works with, how it starts (leftovers of an aborted run removed) and how it leaves.
+
+use crate::{
+    args::Common,
+    cluster::{Cluster, LH_BACKUP_TARGET, NODE, Read, until},
+    handoff, journey,
+    lab::Lab,
+    settle,
+    workload::{self, NAMESPACE_NAME},
+};
+use anyhow::{Context, Result, bail};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What every command works with.
+pub struct Bench {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The lab, if it is one.
+    pub lab: Option<Lab>,
+    /// The common arguments.
+    pub common: Common,
+    /// Longhorn's version, as in `v1.10.0`.
+    pub longhorn: String,
+    /// Nodes that carry storage.
+    pub nodes: Vec<String>,
+}
+
+impl Bench {
+    /// Connects, checks that the cluster can serve, and removes what an aborted run left.
+    pub async fn open(common: Common) -> Result<Self> {
+        let cluster = Cluster::connect(&common.longhorn_namespace).await?;
+        let longhorn = cluster.setting("current-longhorn-version").await.context("is Longhorn installed?")?;
+        eprintln!("Longhorn {longhorn}");
+        let nodes = storage_nodes(&cluster).await?;
+        if nodes.len() < 2 {
+            bail!("a move needs two worker nodes with storage; there is: {}", nodes.join(", "));
+        }
+        let target = cluster.get(&LH_BACKUP_TARGET, &cluster.longhorn, "default").await?;
+        if !target.pointer("/status/available").and_then(serde_json::Value::as_bool).unwrap_or(false) {
+            bail!("Longhorn's default backup target is not available; set one first");
+        }
+        let lab = common.lab.clone().map(Lab::new);
+        if lab.is_none() {
+            eprintln!("no --lab: the link is used as it is, and uploads are not counted");
+        }
+        let bench = Self { cluster, lab, common, longhorn, nodes };
+        settle::uncordon(&bench).await?;
+        bench.link_slow().await?;
+        workload::remove_leftovers(&bench.cluster, &bench.longhorn).await?;
+        Ok(bench)
+    }
+
+    /// The link to the backup target as slow as asked for.
+    pub async fn link_slow(&self) -> Result<()> {
+        self.link(&self.common.link).await
+    }
+
+    /// The link to the backup target at full speed.
+    pub async fn link_open(&self) -> Result<()> {
+        self.link("off").await
+    }
+
+    async fn link(&self, rate: &str) -> Result<()> {
+        match &self.lab {
+            Some(lab) => lab.link(rate).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Installs Handoff from the kustomization and waits until it serves.
+    pub async fn with_handoff(&self) -> Result<()> {
+        handoff::install(&self.cluster, &self.common.deploy).await
+    }
+
+    /// The cluster as it would be had Handoff never been there.
+    pub async fn without_handoff(&self) -> Result<()> {
+        handoff::withdraw(&self.cluster).await
+    }
+
+    /// Whether Longhorn's version is one in which a pod waits for its backup (longhorn/longhorn#10171).
+    pub fn pod_waits_for_backup(&self) -> bool {
+        ["v1.7.0", "v1.7.1", "v1.7.2", "v1.8.0"].contains(&self.longhorn.as_str())
+    }
+
+    /// Nodes uncordoned, link open, workload and data removed.
+    pub async fn leave(&self) -> Result<()> {
+        settle::uncordon(self).await?;
+        self.link_open().await?;
+        if self.common.keep {
+            eprintln!("kept: namespace {NAMESPACE_NAME}");
+            return Ok(());
+        }
+        journey::quietly("removing the workload", workload::remove_leftovers(&self.cluster, &self.longhorn)).await
+    }
+}
+
+/// Nodes that Longhorn uses and that take pods: no taint keeps them away.
+async fn storage_nodes(cluster: &Cluster) -> Result<Vec<String>> {
+    let storage = cluster.list(&crate::cluster::LH_NODE, &cluster.longhorn, "").await?;
+    let mut nodes = Vec::new();
+    for node in cluster.list(&NODE, "", "").await? {
+        let tainted = node.items("/spec/taints").iter().any(|t| {
+            t.text("/effect") == "NoSchedule" && t.text("/key") != "node.kubernetes.io/unschedulable"
+        });
+        if !tainted && storage.iter().any(|s| s.name() == node.name()) {
+            nodes.push(node.name().to_owned());
+        }
+    }
+    Ok(nodes)
+}
+
+/// Runs until done, or until the user or a supervisor asks to stop.
+pub async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut term = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    tokio::select! {
+        result = work => result,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = term.recv() => bail!("asked to stop"),
+    }
+}
+
+/// How long a cluster may take to come to rest: a stranded volume waits for back-offs of up to five minutes.
+pub const REST: Duration = Duration::from_secs(720);
+
+/// Waits with the time a cluster may take to come to rest.
+pub async fn rest(what: &str, missing: impl AsyncFnMut() -> Result<Option<String>>) -> Result<()> {
+    until(REST, what, missing).await
+}

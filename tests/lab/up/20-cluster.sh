@@ -1,0 +1,44 @@
+# The kind cluster: one control plane, two workers.
+# on failure: `lab logs DIR` collects what the nodes say; `lab down`, then `lab up` starts afresh
+. "$(dirname "$0")/../lib.sh"
+
+# shellcheck disable=SC2086
+if [ "$(docker ps --format '{{.Names}}' | sort)" = "$(printf '%s\n' $NODES | sort)" ] &&
+  until_ok 60 'API server' kube get --raw /readyz; then exit 77; fi
+
+# image: a name that follows the file, so that a rebuilt node image is not mistaken for the old one
+image=$NODE_IMAGE-$(stat -c %Y "$NODE_ROOT")
+docker image inspect "$image" >/dev/null 2>&1 ||
+  docker import --change 'ENV container=docker PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
+    --change 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' "$NODE_ROOT" "$image"
+
+mount() { echo "  - {hostPath: $1, containerPath: /images/$2.tar, readOnly: true}"; }
+{
+  cat <<'CONFIG'
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+networking: {disableDefaultCNI: true}
+kubeadmConfigPatches:
+- |
+  kind: KubeletConfiguration
+  metadata: {name: config}
+  failCgroupV1: false
+- |
+  kind: ClusterConfiguration
+  metadata: {name: config}
+  controllerManager:
+    # the nodes have fixed pod networks, see node/pod-network
+    extraArgs: [{name: allocate-node-cidrs, value: "false"}]
+nodes:
+CONFIG
+  echo "- role: control-plane"
+  echo "  extraMounts:"; mount "$IMAGES_ALL" all; mount "$IMAGES_CONTROL_PLANE" control-plane
+  for _ in $WORKERS; do
+    echo "- role: worker"
+    echo "  extraMounts:"; mount "$IMAGES_ALL" all; mount "$IMAGES_LONGHORN" longhorn
+  done
+} >"$LAB_STATE/kind.yaml"
+
+in_lab kind delete cluster --name $CLUSTER --kubeconfig "$KUBECONFIG"
+in_lab kind create cluster --name $CLUSTER --config "$LAB_STATE/kind.yaml" --image "$image" --kubeconfig "$KUBECONFIG" --retain
+until_ok 120 'all nodes Ready' kube wait node --all --for=condition=Ready --timeout=2s

@@ -1,0 +1,28 @@
+# Longhorn, and its backup target on the S3 server.
+# on failure: `lab exec kubectl -n longhorn-system get pods` says what is missing; `lab logs DIR` collects all logs
+. "$(dirname "$0")/../lib.sh"
+
+# 1.8 and older convert between two versions of their API in a webhook of their own, and are ready when it is
+probe=9502
+conversion=/dev/null
+case $LONGHORN in 1.[0-8].*) probe=9501 conversion=$LAB_DIR/manifests/longhorn-conversion.yaml ;; esac
+
+kube apply --server-side --force-conflicts -f "$LONGHORN_CRDS" | tail -n1
+sed -e "s/@VERSION@/v$LONGHORN/g" -e "s/@PROBE@/$probe/" "$LAB_DIR/manifests/longhorn.yaml" | cat - "$conversion" |
+  kube apply -f -
+instance_managers_run() {
+  [ "$(kube -n longhorn-system get instancemanagers.longhorn.io -o 'jsonpath={.items[*].status.currentState}')" = "running running" ]
+}
+L="-n longhorn-system"
+# shellcheck disable=SC2086
+{
+  until_ok 180 'longhorn-manager' kube $L rollout status daemonset/longhorn-manager --timeout=2s
+  until_ok 180 'CSI plugin' kube $L rollout status daemonset/longhorn-csi-plugin --timeout=2s
+  until_ok 120 'csi-attacher' kube $L rollout status deployment/csi-attacher --timeout=2s
+  until_ok 120 'csi-provisioner' kube $L rollout status deployment/csi-provisioner --timeout=2s
+  until_ok 180 'two instance managers' instance_managers_run
+  until_ok 120 'engine image' kube $L wait engineimages.longhorn.io --all --for=jsonpath='{.status.state}'=deployed --timeout=2s
+  until_ok 60 'BackupTarget object' kube $L get backuptarget default
+  kube $L patch backuptarget default --type merge -p '{"spec": {"backupTargetURL": "s3://backups@us-east-1/", "credentialSecret": "s3-secret"}}'
+  until_ok 120 'backup target' kube $L wait backuptarget/default --for=jsonpath='{.status.available}'=true --timeout=2s
+}

@@ -1,0 +1,37 @@
+//! Waiting for a verdict no longer than its budget.
+
+use std::{future::Future, time::Duration};
+
+use tracing::Instrument;
+
+use crate::{observe::Outcome, verdict::Verdict};
+
+/// Why there is no verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    TimedOut,
+    Panicked,
+}
+
+impl Missing {
+    /// The answer without a verdict: what would happen if this program were not installed.
+    pub(crate) fn fail_open(self) -> Verdict {
+        Verdict::allowed(match self {
+            Self::TimedOut => Outcome::TimedOut,
+            Self::Panicked => Outcome::Failed,
+        })
+    }
+}
+
+/// Waits at most `budget` for `work`, which runs to its end in any case: the checkpoint of a pod that leaves is wanted
+/// also when it is late, and also when the API server has hung up in the meantime.
+pub(crate) async fn bounded<T: Send + 'static>(
+    budget: Duration,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Missing> {
+    match tokio::time::timeout(budget, tokio::spawn(work.in_current_span())).await {
+        Ok(Ok(verdict)) => Ok(verdict),
+        Ok(Err(_)) => Err(Missing::Panicked),
+        Err(_) => Err(Missing::TimedOut),
+    }
+}
