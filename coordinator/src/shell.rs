@@ -13,7 +13,7 @@ use crate::{
     queue::Queue,
     tell::Teller,
 };
-use handoff_cluster::{Cache, ClusterCache, Pod, Volume};
+use handoff_cluster::{Cache, ClusterCache, ObjectKey, Pod, Volume};
 use handoff_storage::{BackupState, BackupView, StorageError, StorageManager};
 use hashbrown::HashMap;
 use jiff::Timestamp;
@@ -49,6 +49,7 @@ pub struct Coordinator {
     pub(crate) policy: Policy,
     pub(crate) metrics: Metrics,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) identity: ObjectKey,
     pub(crate) holds: Mutex<HashMap<String, Timestamp>>,
     leadership: Leadership,
     teller: Teller,
@@ -75,15 +76,16 @@ pub struct Parts {
     pub queue: Arc<Queue>,
     /// Whether we lead.
     pub leadership: Leadership,
-    /// Name of this replica, for Events.
-    pub identity: String,
+    /// Our own pod.
+    pub identity: ObjectKey,
 }
 
 impl Coordinator {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         Self {
-            teller: Teller::new(parts.client.clone(), &parts.identity),
+            teller: Teller::new(parts.client.clone(), &parts.identity.name),
+            identity: parts.identity,
             client: parts.client,
             cluster: parts.cluster,
             storage: parts.storage,

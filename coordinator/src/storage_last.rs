@@ -1,41 +1,67 @@
-//! Storage leaves last. When a node is drained, the storage manager's own pods there are evicted too, as soon as no
-//! volume is attached on the node. If its instance manager goes while a volume that just left is not attached
-//! elsewhere yet, Longhorn neither starts nor fails the replica that lives there, and the volume stays "attaching"
-//! until the node is uncordoned (kin to longhorn/longhorn#9938; seen on 1.10.0 in each full drain). So their evictions
-//! are answered 429 until the volume is there, with an upper bound.
+//! Storage leaves last. A drain evicts the storage manager's own pods along with all others.
+//!
+//! - The instance manager goes as soon as no volume is attached on the node. If a volume that just left is not attached
+//!   elsewhere yet, Longhorn neither starts nor fails the replica that lives there, and the volume stays "attaching"
+//!   until the node is uncordoned (kin to longhorn/longhorn#9938; seen on 1.10.0 in each full drain).
+//! - The CSI controllers go at once. If the one that leads goes, nothing is attached anywhere until its lease lapses.
+//! - We may be on the node ourselves. If the replica that leads goes, a move waits for the next one to take over.
+//!
+//! So these evictions are answered 429 until the volumes of the node are where they are wanted, with an upper bound.
 
 use crate::{observation::Observation, shell::Coordinator, verdicts::PodRef};
-use handoff_cluster::ObjectKey;
+use handoff_cluster::{ObjectKey, Pod, Volume};
 use handoff_storage::{StorageRole, VolumeState, VolumeView};
 use jiff::{SignedDuration, Timestamp};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+
+/// A pod that waits for its volume for longer than this is stuck for another reason, and holds nobody.
+const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(5);
+
+/// Why a pod is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Storage(StorageRole),
+    Ourselves,
+}
 
 impl Coordinator {
     /// Why the pod must not leave its node now; `None`: it may.
     pub(crate) fn hold_storage(&self, pod: &PodRef, dry_run: bool, now: Timestamp) -> Option<String> {
         let pod = self.cluster.read().pod(&ObjectKey::new(&pod.namespace, &pod.name))?;
-        let role = self.storage.role_of(&pod)?;
+        let role = self.role_of(&pod)?;
         let node = pod.node.as_deref()?;
-        let volumes = {
+        let (cordoned, volumes) = {
             let index = self.cluster.read();
-            index.volumes_of_driver(self.storage.driver()).cloned().collect::<Vec<_>>()
+            let cordoned = index.node(node).is_some_and(|n| n.cordoned);
+            (cordoned, index.volumes_of_driver(self.storage.driver()).cloned().collect::<Vec<Arc<Volume>>>())
         };
-        let leaving = volumes.iter().find(|v| is_in_transit(&self.observe(v), node, role))?;
+        let moving = volumes.iter().find(|v| is_needed(&self.observe(v), node, cordoned, role, now))?;
         let since = self.held_since(&pod.uid, dry_run, now);
         let until = since + self.policy.storage_hold;
         if now >= until {
-            tracing::warn!(pod = %pod.key, volume = leaving.name, "hold of a storage pod reached its deadline, let go");
+            tracing::warn!(pod = %pod.key, volume = moving.name, "hold of a storage pod reached its deadline, let go");
             return None;
         }
         if !dry_run {
-            self.metrics.held(role);
+            self.metrics.held(match role {
+                Role::Storage(role) => format!("{role:?}"),
+                Role::Ourselves => "Handoff".to_owned(),
+            });
         }
-        let claim = leaving.claim.as_ref().map(ToString::to_string).unwrap_or_default();
+        let claim = moving.claim.as_ref().map(ToString::to_string).unwrap_or_default();
         Some(format!(
-            "storage leaves last: volume {} ({claim}) just left {node} and is not attached elsewhere yet; \
-             held until it is, at most until {until:.0}",
-            leaving.name
+            "storage leaves last: volume {} ({claim}) is leaving {node} and is not up elsewhere yet; held until it is, \
+             at most until {until:.0}",
+            moving.name
         ))
+    }
+
+    fn role_of(&self, pod: &Pod) -> Option<Role> {
+        // any replica of us: which one leads can change while the drain goes on
+        let name = |p: &Pod| p.labels.get("app.kubernetes.io/name").cloned();
+        let us = self.cluster.read().pod(&self.identity);
+        let ours = us.is_some_and(|us| us.key.namespace == pod.key.namespace && name(&us) == name(pod));
+        if ours { Some(Role::Ourselves) } else { self.storage.role_of(pod).map(Role::Storage) }
     }
 
     /// The first denial starts the clock. Forgotten long after its deadline.
@@ -51,23 +77,20 @@ impl Coordinator {
     }
 }
 
-/// Whether the volume still needs the storage pod on `node`: it is between nodes, somebody wants it, and the pod has
-/// a part in bringing it up.
-fn is_in_transit(obs: &Observation, node: &str, role: StorageRole) -> bool {
-    let Some(volume) = &obs.volume else { return false };
-    let involved = match role {
-        StorageRole::InstanceManager => volume.replicas.iter().any(|r| r.node == node && !r.failed),
-        StorageRole::CsiController => obs.pods.iter().any(|p| p.terminating && p.node.as_deref() == Some(node)) || left(obs, node),
-    };
-    involved && !is_up_elsewhere(volume, node) && is_wanted(obs, volume, node)
+/// Whether the volume still needs the pod with this role on `node`.
+fn is_needed(obs: &Observation, node: &str, cordoned: bool, role: Role, now: Timestamp) -> bool {
+    match role {
+        Role::Storage(StorageRole::InstanceManager) => needs_instance_manager(obs, node),
+        Role::Storage(StorageRole::CsiController) => needs_controllers(obs, node, cordoned, now),
+        Role::Ourselves => obs.in_flight().next().is_some() && needs_controllers(obs, node, cordoned, now),
+    }
 }
 
-/// The volume was attached on `node` a moment ago as far as Kubernetes or the storage manager still show.
-fn left(obs: &Observation, node: &str) -> bool {
-    let (Some(volume), attachments) = (&obs.volume, &obs.attachments) else { return false };
-    volume.current_node.as_deref() == Some(node)
-        || attachments.iter().any(|a| a.node == node)
-        || (volume.state != VolumeState::Attached && volume.replicas.iter().any(|r| r.node == node))
+/// It has a good replica on the node, is between nodes, and somebody wants it.
+fn needs_instance_manager(obs: &Observation, node: &str) -> bool {
+    let Some(volume) = &obs.volume else { return false };
+    let replica = volume.replicas.iter().any(|r| r.node == node && !r.failed);
+    replica && !is_up_elsewhere(volume, node) && is_wanted(obs, volume, node)
 }
 
 fn is_up_elsewhere(volume: &VolumeView, node: &str) -> bool {
@@ -84,12 +107,27 @@ fn is_wanted(obs: &Observation, volume: &VolumeView, node: &str) -> bool {
     !stays_here && (waits || asked || moving)
 }
 
+/// Its pod is still on the node that is being drained, or is waiting for it elsewhere.
+fn needs_controllers(obs: &Observation, node: &str, cordoned: bool, now: Timestamp) -> bool {
+    let drained = |p: &Pod| cordoned && !p.finished && p.node.as_deref() == Some(node) && !is_daemon(p);
+    let attached = |on: &str| obs.attachments.iter().any(|a| a.node == on && a.attached);
+    let waiting = |p: &Pod| {
+        let recent = p.created.is_none_or(|at| now.duration_since(at) < STUCK_AFTER);
+        p.stays() && !p.ready && recent && !p.node.as_deref().is_some_and(attached)
+    };
+    obs.pods.iter().any(|p| drained(p) || waiting(p))
+}
+
+/// A drain leaves these where they are.
+fn is_daemon(pod: &Pod) -> bool {
+    pod.owner_kind.as_deref() == Some("DaemonSet")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use handoff_cluster::Pod;
+    use handoff_cluster::Attachment;
     use handoff_storage::{AttachRequest, ReplicaView};
-    use std::sync::Arc;
 
     fn pod(node: Option<&str>, terminating: bool) -> Arc<Pod> {
         Arc::new(Pod {
@@ -118,11 +156,15 @@ mod tests {
         }
     }
 
+    fn needed(obs: &Observation, role: Role) -> bool {
+        is_needed(obs, "a", true, role, Timestamp::UNIX_EPOCH)
+    }
+
     #[test]
     fn the_instance_manager_of_the_left_node_stays_until_the_volume_is_up_elsewhere() {
-        let im = StorageRole::InstanceManager;
         let of = |volume: VolumeView, pods: Vec<Arc<Pod>>| {
-            is_in_transit(&Observation { volume: Some(volume), pods, ..Observation::default() }, "a", im)
+            let obs = Observation { volume: Some(volume), pods, ..Observation::default() };
+            needed(&obs, Role::Storage(StorageRole::InstanceManager))
         };
         let used = volume(VolumeState::Attached, Some("a"), true);
         assert!(!of(used.clone(), vec![pod(Some("a"), false)]), "in use here: the storage manager guards it");
@@ -134,15 +176,43 @@ mod tests {
         assert!(!of(volume(VolumeState::Attached, Some("b"), true), vec![pod(Some("b"), false)]), "up");
         assert!(!of(volume(VolumeState::Detached, None, false), vec![]), "scaled away");
         let mut asked = volume(VolumeState::Detached, None, false);
-        asked.requests.push(AttachRequest { id: "x".into(), node: "b".into(), workload: true, ours: false, satisfied: false });
+        let request = AttachRequest { id: "x".into(), node: "b".into(), workload: true, ours: false, satisfied: false };
+        asked.requests.push(request);
         assert!(of(asked, vec![]), "asked for elsewhere");
+        let mut failed = volume(VolumeState::Attaching, None, false);
+        failed.replicas[0].failed = true;
+        assert!(!of(failed, vec![pod(Some("b"), false)]), "its replica here is of no use");
     }
 
     #[test]
-    fn a_failed_or_absent_replica_holds_nothing() {
-        let mut v = volume(VolumeState::Attaching, None, false);
-        v.replicas[0].failed = true;
-        let obs = Observation { volume: Some(v), pods: vec![pod(Some("b"), false)], ..Observation::default() };
-        assert!(!is_in_transit(&obs, "a", StorageRole::InstanceManager));
+    fn the_controllers_stay_from_the_beginning_of_the_drain_until_kubernetes_sees_the_volume_attached() {
+        let controller = Role::Storage(StorageRole::CsiController);
+        let of = |pods: Vec<Arc<Pod>>, attached: bool| {
+            let attachment = Attachment {
+                name: "csi-x".into(),
+                node: "b".into(),
+                volume: "pv".into(),
+                attached,
+                deleting: false,
+                attach_error: None,
+                created: None,
+            };
+            Observation { pods, attachments: vec![Arc::new(attachment)], ..Observation::default() }
+        };
+        assert!(needed(&of(vec![pod(Some("a"), false)], false), controller), "about to be evicted");
+        assert!(needed(&of(vec![pod(Some("a"), true)], false), controller));
+        assert!(needed(&of(vec![pod(None, false)], false), controller), "not bound yet");
+        assert!(needed(&of(vec![pod(Some("b"), false)], false), controller), "not attached yet");
+        assert!(!needed(&of(vec![pod(Some("b"), false)], true), controller), "attached");
+        assert!(!needed(&of(vec![], false), controller), "nobody wants it");
+        let waiting = of(vec![pod(Some("a"), true)], false);
+        assert!(!needed(&waiting, Role::Ourselves), "no backup in flight: nothing for us to do in time");
+        let ready = of(vec![Arc::new(Pod { ready: true, ..Pod::clone(&pod(Some("a"), false)) })], false);
+        assert!(needed(&ready, controller), "in use here, and the node is being drained");
+        assert!(!is_needed(&ready, "a", false, controller, Timestamp::UNIX_EPOCH), "in use here, no drain");
+        let daemon = Pod { owner_kind: Some("DaemonSet".into()), ready: true, ..Pod::clone(&pod(Some("a"), false)) };
+        assert!(!needed(&of(vec![Arc::new(daemon)], false), controller), "a drain leaves it alone");
+        let old = Pod { created: Some(Timestamp::UNIX_EPOCH - STUCK_AFTER), ..Pod::clone(&pod(Some("b"), false)) };
+        assert!(!needed(&of(vec![Arc::new(old)], false), controller), "stuck for another reason");
     }
 }

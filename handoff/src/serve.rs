@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::{Context, anyhow, bail};
 use handoff_certs::{CertsConfig, Serving, WebhookNames, server_config, server_config_mtls};
-use handoff_cluster::{Cache, Change, ClusterCache, OnChange, Task};
+use handoff_cluster::{Cache, Change, ClusterCache, ObjectKey, OnChange, Task};
 use handoff_coordinator::{
     Coordinator, Parts, api::VolumeHandoff, handoffs::Handoffs, lease::Elector, metrics::Metrics, queue::Queue,
 };
@@ -51,7 +51,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         metrics,
         queue: caches.queue,
         leadership: elector.leadership(),
-        identity: args.pod_name.clone(),
+        identity: ObjectKey::new(&args.namespace, &args.pod_name),
     }));
     let (stop_leading, lead_until) = watch::channel(false);
     let (stop_serving, serve_until) = watch::channel(false);

@@ -8,7 +8,11 @@ REPO=$(cd "$LAB_DIR/../.." && pwd)
 . "$LAB_DIR/versions.env"
 
 export HANDOFF_CACHE=${HANDOFF_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/handoff}   # what is built; survives `down`
-export LAB_STATE=${LAB_STATE:-/var/lib/handoff-lab}                             # what runs; gone after `down`
+LAB_STATE=$(realpath -m "${LAB_STATE:-/var/lib/handoff-lab}")                   # what runs; gone after `down`
+# Labs beside each other differ in LAB_STATE. All else that the machine knows by name is the cgroup above everything:
+LAB_CGROUP=handoff-lab
+[ "$LAB_STATE" = /var/lib/handoff-lab ] || LAB_CGROUP+=-$(cksum <<<"$LAB_STATE" | cut -d' ' -f1)
+export LAB_STATE LAB_CGROUP
 export LONGHORN=${LONGHORN:-$LONGHORN_DEFAULT}
 export LAB_LONGHORN_BIN=${LAB_LONGHORN_BIN:-} LAB_IMAGES=${LAB_IMAGES:-build}
 
@@ -85,7 +89,7 @@ costs() {
 }
 
 # --- the lab's namespaces: process 1 of a private pid, net and mount namespace holds dockerd (docker/init.sh)
-outer_pid() { pgrep -f "^unshare --net --mount --pid .*/docker/init.sh $LAB_STATE\$" | head -n1 || true; }
+outer_pid() { pgrep -f "^unshare --net --mount --pid .*/docker/init.sh $(sed 's/[^a-zA-Z0-9/_-]/[&]/g' <<<"$LAB_STATE")\$" | head -n1 || true; }
 lab_pid() { local p; p=$(outer_pid); [ -n "$p" ] && pgrep -P "$p" | head -n1; }
 
 # in_lab CMD... : runs CMD there (the API server and the pods are reachable only from inside)

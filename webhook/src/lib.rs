@@ -48,7 +48,7 @@ pub struct WebhookConfig {
 impl Default for WebhookConfig {
     fn default() -> Self {
         Self {
-            evict_budget: Duration::from_secs(5),
+            evict_budget: Duration::from_secs(4),
             delete_budget: Duration::from_secs(1),
             bind_budget: Duration::from_millis(20),
         }

@@ -74,8 +74,9 @@ impl Draft<'_> {
             self.mark("KubernetesAttached");
         }
         if let Some(stuck) = here.filter(|a| !a.attached && a.attach_error.is_some()) {
-            // the attacher waits up to 5 min after an error; the volume is there now, so let it look now, once
-            if volume.is_settled_on(node) && volume.serving && !self.seen("AttacherWoken") {
+            // Longhorn turns an attach call away while the volume detaches, and the attacher then waits 1 s to 5 min.
+            // From the moment the volume is on its way here the call is taken: let it be made now, once.
+            if volume.wanted_node.as_deref() == Some(node) && !self.seen("AttacherWoken") {
                 let attachment = stuck.name.clone();
                 self.mark("AttacherWoken");
                 self.actions.push(Action::WakeAttacher { attachment });

@@ -65,6 +65,9 @@ pub struct DemoArgs {
     /// How long a move without Handoff is given before the node is uncordoned, in seconds.
     #[arg(long, default_value = "90", value_parser = seconds)]
     pub stuck_after: Duration,
+    /// Only these of the scenes a, a', b and c; there is no verdict then.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
     /// Set the kubelets' reporting first (lab only).
     #[arg(long)]
     pub kubelet: Option<Kubelet>,

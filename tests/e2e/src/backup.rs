@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Longhorn looks at a backup that is not ready to start only every 30 s.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(2);
 /// A backup over a slow link, with a move and retries in between.
-const FINISH: Duration = Duration::from_secs(1200);
+const FINISH: Duration = Duration::from_mins(20);
 
 /// A backup of the workload's volume.
 #[derive(Clone, Debug)]
@@ -26,7 +26,8 @@ pub struct Backup {
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct State {
     /// Longhorn's word; empty before it starts.
-    pub state: String,
+    #[serde(rename = "state")]
+    pub word: String,
     /// Percent.
     pub progress: i64,
     /// Why it is where it is.
@@ -67,10 +68,10 @@ pub async fn start(cluster: &Cluster, volume: &Running, name: &str) -> Result<Ba
 pub async fn reach(cluster: &Cluster, backup: &Backup, progress: u8, limit: Duration) -> Result<()> {
     until(limit, &format!("backup {} at {progress} %", backup.name), async || {
         let now = state(cluster, backup).await?;
-        match now.state.as_str() {
+        match now.word.as_str() {
             "Completed" => bail!("backup {} was through before it could be interrupted: slow the link", backup.name),
             "Error" | "Unknown" => bail!("backup {} failed: {}", backup.name, now.error),
-            _ => Ok((now.progress < i64::from(progress)).then(|| format!("{} {} %", now.state, now.progress))),
+            _ => Ok((now.progress < i64::from(progress)).then(|| format!("{} {} %", now.word, now.progress))),
         }
     })
     .await
@@ -80,7 +81,7 @@ pub async fn reach(cluster: &Cluster, backup: &Backup, progress: u8, limit: Dura
 pub async fn state(cluster: &Cluster, backup: &Backup) -> Result<State> {
     let found = cluster.find(&LH_BACKUP, &cluster.longhorn, &backup.name).await?;
     Ok(found.map_or_else(State::default, |found| State {
-        state: found.text("/status/state").to_owned(),
+        word: found.text("/status/state").to_owned(),
         progress: found.pointer("/status/progress").and_then(Value::as_i64).unwrap_or_default(),
         error: found.text("/status/error").to_owned(),
         url: found.text("/status/url").to_owned(),
@@ -92,7 +93,7 @@ pub async fn state(cluster: &Cluster, backup: &Backup) -> Result<State> {
 pub async fn finish(cluster: &Cluster, backup: &Backup) -> Result<State> {
     let waited = until(FINISH, &format!("backup {} to complete", backup.name), async || {
         let now = state(cluster, backup).await?;
-        Ok((now.same && now.state != "Completed").then(|| format!("{} {} % {}", now.state, now.progress, now.error)))
+        Ok((now.same && now.word != "Completed").then(|| format!("{} {} % {}", now.word, now.progress, now.error)))
     })
     .await;
     if let Err(error) = waited {

@@ -2,13 +2,14 @@
 
 use crate::{
     args::Common,
-    cluster::{Cluster, LH_BACKUP_TARGET, NODE, Read, until},
-    handoff, journey,
+    cluster::{Cluster, LH_BACKUP_TARGET, LH_NODE, NODE, Read, until},
+    handoff,
     lab::Lab,
     settle,
     workload::{self, NAMESPACE_NAME},
 };
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,7 +38,7 @@ impl Bench {
             bail!("a move needs two worker nodes with storage; there is: {}", nodes.join(", "));
         }
         let target = cluster.get(&LH_BACKUP_TARGET, &cluster.longhorn, "default").await?;
-        if !target.pointer("/status/available").and_then(serde_json::Value::as_bool).unwrap_or(false) {
+        if !target.pointer("/status/available").and_then(Value::as_bool).unwrap_or(false) {
             bail!("Longhorn's default backup target is not available; set one first");
         }
         let lab = common.lab.clone().map(Lab::new);
@@ -91,18 +92,18 @@ impl Bench {
             eprintln!("kept: namespace {NAMESPACE_NAME}");
             return Ok(());
         }
-        journey::quietly("removing the workload", workload::remove_leftovers(&self.cluster, &self.longhorn)).await
+        workload::remove_leftovers(&self.cluster, &self.longhorn).await
     }
 }
 
 /// Nodes that Longhorn uses and that take pods: no taint keeps them away.
 async fn storage_nodes(cluster: &Cluster) -> Result<Vec<String>> {
-    let storage = cluster.list(&crate::cluster::LH_NODE, &cluster.longhorn, "").await?;
+    let storage = cluster.list(&LH_NODE, &cluster.longhorn, "").await?;
     let mut nodes = Vec::new();
     for node in cluster.list(&NODE, "", "").await? {
-        let tainted = node.items("/spec/taints").iter().any(|t| {
-            t.text("/effect") == "NoSchedule" && t.text("/key") != "node.kubernetes.io/unschedulable"
-        });
+        let keeps_away =
+            |t: &Value| t.text("/effect") == "NoSchedule" && t.text("/key") != "node.kubernetes.io/unschedulable";
+        let tainted = node.items("/spec/taints").iter().any(keeps_away);
         if !tainted && storage.iter().any(|s| s.name() == node.name()) {
             nodes.push(node.name().to_owned());
         }
@@ -121,7 +122,7 @@ pub async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Resu
 }
 
 /// How long a cluster may take to come to rest: a stranded volume waits for back-offs of up to five minutes.
-pub const REST: Duration = Duration::from_secs(720);
+pub const REST: Duration = Duration::from_mins(12);
 
 /// Waits with the time a cluster may take to come to rest.
 pub async fn rest(what: &str, missing: impl AsyncFnMut() -> Result<Option<String>>) -> Result<()> {

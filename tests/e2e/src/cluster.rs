@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 pub struct Kind {
     group: &'static str,
     version: &'static str,
-    kind: &'static str,
+    name: &'static str,
     plural: &'static str,
 }
 
 macro_rules! kinds {
     ($($name:ident = $group:literal $version:literal $kind:literal $plural:literal;)*) => {
         $(#[allow(missing_docs)]
-        pub static $name: Kind = Kind { group: $group, version: $version, kind: $kind, plural: $plural };)*
+        pub static $name: Kind = Kind { group: $group, version: $version, name: $kind, plural: $plural };)*
     };
 }
 
@@ -30,7 +30,6 @@ kinds! {
     POD = "" "v1" "Pod" "pods";
     CLAIM = "" "v1" "PersistentVolumeClaim" "persistentvolumeclaims";
     VOLUME = "" "v1" "PersistentVolume" "persistentvolumes";
-    EVENT = "" "v1" "Event" "events";
     DEPLOYMENT = "apps" "v1" "Deployment" "deployments";
     STATEFULSET = "apps" "v1" "StatefulSet" "statefulsets";
     LEASE = "coordination.k8s.io" "v1" "Lease" "leases";
@@ -59,8 +58,8 @@ impl Kind {
         ApiResource {
             group: self.group.into(),
             version: self.version.into(),
-            api_version: api_version.into(),
-            kind: self.kind.into(),
+            api_version,
+            kind: self.name.into(),
             plural: self.plural.into(),
         }
     }
@@ -131,13 +130,13 @@ impl Cluster {
     /// One object, if it is there.
     pub async fn find(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Value>> {
         let found = self.api(kind, namespace).get_opt(name).await;
-        let found = found.with_context(|| format!("cannot read {} {name}", kind.kind))?;
+        let found = found.with_context(|| format!("cannot read {} {name}", kind.name))?;
         found.map(|object| serde_json::to_value(object).context("unreadable object")).transpose()
     }
 
     /// One object that must be there.
     pub async fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value> {
-        self.find(kind, namespace, name).await?.with_context(|| format!("there is no {} {name}", kind.kind))
+        self.find(kind, namespace, name).await?.with_context(|| format!("there is no {} {name}", kind.name))
     }
 
     /// All objects that match a label selector.
@@ -152,7 +151,7 @@ impl Cluster {
         let (namespace, name) = (object.text("/metadata/namespace"), object.name());
         let how = PatchParams::apply("handoff-e2e").force();
         let done = self.api(kind, namespace).patch(name, &how, &Patch::Apply(object)).await;
-        done.with_context(|| format!("cannot apply {} {name}", kind.kind))?;
+        done.with_context(|| format!("cannot apply {} {name}", kind.name))?;
         Ok(())
     }
 
@@ -161,14 +160,14 @@ impl Cluster {
         let (namespace, name) = (object.text("/metadata/namespace").to_owned(), object.name().to_owned());
         let object: DynamicObject = serde_json::from_value(object).context("bad object")?;
         let created = self.api(kind, &namespace).create(&PostParams::default(), &object).await;
-        let created = created.with_context(|| format!("cannot create {} {name}", kind.kind))?;
+        let created = created.with_context(|| format!("cannot create {} {name}", kind.name))?;
         serde_json::to_value(created).context("unreadable object")
     }
 
     /// Merges a patch into an object.
     pub async fn merge(&self, kind: &Kind, namespace: &str, name: &str, patch: &Value) -> Result<()> {
         let done = self.api(kind, namespace).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
-        done.with_context(|| format!("cannot patch {} {name}", kind.kind))?;
+        done.with_context(|| format!("cannot patch {} {name}", kind.name))?;
         Ok(())
     }
 
@@ -177,14 +176,14 @@ impl Cluster {
         match self.api(kind, namespace).delete(name, &DeleteParams::background()).await {
             Ok(_) => Ok(()),
             Err(error) if is_not_found(&error) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("cannot delete {} {name}", kind.kind)),
+            Err(error) => Err(error).with_context(|| format!("cannot delete {} {name}", kind.name)),
         }
     }
 
     /// Deletes an object and waits until it is gone.
     pub async fn remove(&self, kind: &Kind, namespace: &str, name: &str, limit: Duration) -> Result<()> {
         self.delete(kind, namespace, name).await?;
-        until(limit, &format!("{} {name} to go", kind.kind), async || {
+        until(limit, &format!("{} {name} to go", kind.name), async || {
             Ok(self.find(kind, namespace, name).await?.map(|_| "still there".to_owned()))
         })
         .await

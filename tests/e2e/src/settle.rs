@@ -49,6 +49,11 @@ pub async fn settle(bench: &Bench) -> Result<Running> {
     workload::running(&bench.cluster).await
 }
 
+/// Waits until storage is at rest; volumes may still be rebuilding.
+pub async fn storage(bench: &Bench) -> Result<()> {
+    rest("storage to be back", async || storage_incomplete(bench).await).await
+}
+
 async fn missing(bench: &Bench) -> Result<Option<String>> {
     let cluster = &bench.cluster;
     if let Some(node) = node_out_of_service(bench).await? {

@@ -20,11 +20,11 @@ const CLASS: &str = "handoff-e2e";
 /// Label of the workload's pods.
 pub const LABELS: &str = "app=handoff-e2e";
 /// Size of the volume.
-const SIZE: &str = "1Gi";
+pub const SIZE: &str = "1Gi";
 /// Files that a set of data is spread over.
 const FILES: u32 = 10;
-/// Volumes and backups of earlier runs carry this in their claim's namespace.
-const REMOVAL: Duration = Duration::from_secs(300);
+/// A namespace with volumes to detach and delete.
+const REMOVAL: Duration = Duration::from_mins(5);
 
 /// Checksums by file.
 pub type Checksums = BTreeMap<String, String>;
@@ -46,7 +46,9 @@ pub struct Running {
 
 /// Deploys the workload. `settle` waits until it is ready.
 pub async fn deploy(cluster: &Cluster, kind: WorkloadKind, image: &str) -> Result<()> {
-    cluster.apply(&NAMESPACE, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE_NAME}})).await?;
+    cluster
+        .apply(&NAMESPACE, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE_NAME}}))
+        .await?;
     cluster.apply(&STORAGE_CLASS, &storage_class(CLASS, &json!({"numberOfReplicas": "2"}))).await?;
     let claim = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": CLASS,
         "resources": {"requests": {"storage": SIZE}}});
@@ -73,7 +75,8 @@ pub async fn deploy(cluster: &Cluster, kind: WorkloadKind, image: &str) -> Resul
 
 /// A storage class of ours.
 pub fn storage_class(name: &str, parameters: &Value) -> Value {
-    let mut all = json!({"staleReplicaTimeout": "30", "fsType": "ext4", "dataLocality": "disabled", "dataEngine": "v1"});
+    let mut all =
+        json!({"staleReplicaTimeout": "30", "fsType": "ext4", "dataLocality": "disabled", "dataEngine": "v1"});
     if let (Some(all), Some(more)) = (all.as_object_mut(), parameters.as_object()) {
         all.extend(more.clone());
     }
@@ -125,9 +128,8 @@ pub async fn running(cluster: &Cluster) -> Result<Running> {
 /// Writes fresh random data, in a set of files that replaces the last one of that name.
 pub async fn write(pod: &str, set: &str, mib: u32) -> Result<()> {
     let bytes = u64::from(mib) * 1024 * 1024 / u64::from(FILES);
-    let script = format!(
-        "cd /data && for i in $(seq {FILES}); do head -c {bytes} /dev/urandom >{set}-$i || exit 1; done; sync"
-    );
+    let script =
+        format!("cd /data && for i in $(seq {FILES}); do head -c {bytes} /dev/urandom >{set}-$i || exit 1; done; sync");
     shell(pod, &script).await.map(drop)
 }
 

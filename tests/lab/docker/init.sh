@@ -1,6 +1,7 @@
 #!/bin/bash
 # Process 1 of the lab's private pid, network and mount namespaces: runs dockerd. When this process ends, the kernel
-# ends everything in the lab with it. Argument: the state directory.
+# ends everything in the lab with it. Argument: the state directory;
+# LAB_CGROUP: see lib.sh.
 set -u
 state=$1
 ip link set lo up
@@ -9,12 +10,12 @@ mkdir -p /run/lock
 
 # one cgroup above everything the lab starts, to be removed by `lab down`
 for c in /sys/fs/cgroup/*/cgroup.procs; do
-  mkdir -p "${c%/*}/handoff-lab"
+  mkdir -p "${c%/*}/$LAB_CGROUP"
 done
 
 # --dns: names outside the lab are to fail at once instead of after a timeout
 dockerd --data-root "$state/docker" --exec-root /run/docker --host "unix://$state/docker.sock" \
   --pidfile /run/docker.pid --dns 127.0.0.1 --storage-driver overlay2 --ip6tables=false \
-  --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /handoff-lab --log-opt max-size=20m \
+  --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$LAB_CGROUP" --log-opt max-size=20m \
   --add-runtime lab="$(dirname "$0")/runc-lab" --default-runtime lab &
 wait    # bash reaps the shims' orphans meanwhile

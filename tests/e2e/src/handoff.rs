@@ -1,0 +1,92 @@
+//! Handoff in the cluster: put there, taken away, its leader killed, its traces looked for.
+
+use crate::{
+    cluster::{Cluster, DEPLOYMENT, Kind, LEASE, LH_ATTACHMENT, MUTATING, POD, Read, VALIDATING, until},
+    lab::Lab,
+    observer::PRESTAGE_MARK,
+    workload::kubectl,
+};
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::{path::Path, time::Duration};
+
+/// Its namespace.
+pub const NAMESPACE: &str = "handoff-system";
+/// Deployment, lease and webhook configurations have this name.
+const NAME: &str = "handoff";
+/// Pods of the Deployment.
+pub const PODS: &str = "app.kubernetes.io/name=handoff";
+const START: Duration = Duration::from_mins(3);
+
+/// Installs it as a user would, and waits until both replicas serve and the API server knows their CA.
+pub async fn install(cluster: &Cluster, kustomization: &Path) -> Result<()> {
+    let path = kustomization.to_str().context("the path of the kustomization is not UTF-8")?;
+    kubectl(&["apply", "-k", path]).await?;
+    // an earlier withdrawal set it to 0, and `apply` may find nothing changed
+    cluster.merge(&DEPLOYMENT, NAMESPACE, NAME, &json!({"spec": {"replicas": 2}})).await?;
+    until(START, "Handoff to serve", async || {
+        let deployment = cluster.get(&DEPLOYMENT, NAMESPACE, NAME).await?;
+        let count = |pointer| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+        let (ready, current) = (count("/status/readyReplicas"), count("/status/updatedReplicas"));
+        if ready < 2 || current < 2 || count("/status/replicas") > 2 {
+            return Ok(Some(format!("{ready} of 2 replicas are ready")));
+        }
+        for kind in [&MUTATING, &VALIDATING] {
+            if !trusted(cluster, kind).await? {
+                return Ok(Some("a webhook configuration has no caBundle".to_owned()));
+            }
+        }
+        Ok(None)
+    })
+    .await?;
+    // the API server takes a moment to see a changed configuration
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    Ok(())
+}
+
+async fn trusted(cluster: &Cluster, kind: &Kind) -> Result<bool> {
+    let configuration = cluster.get(kind, "", NAME).await?;
+    Ok(configuration.items("/webhooks").iter().all(|hook| !hook.text("/clientConfig/caBundle").is_empty()))
+}
+
+/// Takes it out of the way: no webhook, no replica. Its objects stay.
+pub async fn withdraw(cluster: &Cluster) -> Result<()> {
+    cluster.delete(&MUTATING, "", NAME).await?;
+    cluster.delete(&VALIDATING, "", NAME).await?;
+    if cluster.find(&DEPLOYMENT, NAMESPACE, NAME).await?.is_some() {
+        cluster.merge(&DEPLOYMENT, NAMESPACE, NAME, &json!({"spec": {"replicas": 0}})).await?;
+    }
+    until(START, "Handoff to end", async || {
+        let left = cluster.list(&POD, NAMESPACE, PODS).await?.len();
+        Ok((left > 0).then(|| format!("{left} replicas are still there")))
+    })
+    .await
+}
+
+/// Pre-stages that are in the cluster: attachment requests that carry Handoff's mark, as `volume → node`.
+pub async fn prestages(cluster: &Cluster) -> Result<Vec<String>> {
+    let attachments = cluster.list(&LH_ATTACHMENT, &cluster.longhorn, "").await?;
+    let tickets = attachments.iter().flat_map(|attachment| {
+        let tickets = attachment.pointer("/spec/attachmentTickets").and_then(Value::as_object);
+        tickets.into_iter().flat_map(|t| t.values()).map(|ticket| (attachment.name(), ticket))
+    });
+    let ours = tickets.filter(|(_, ticket)| ticket.text("/parameters/lastAttachedBy") == PRESTAGE_MARK);
+    Ok(ours.map(|(volume, ticket)| format!("{volume} → {}", ticket.text("/nodeID"))).collect())
+}
+
+/// Ends the process of the replica that leads, without warning. Returns the pod's name.
+pub async fn kill_leader(cluster: &Cluster, lab: &Lab) -> Result<String> {
+    let lease = cluster.get(&LEASE, NAMESPACE, NAME).await?;
+    let leader = lease.text("/spec/holderIdentity").to_owned();
+    let pod = cluster.find(&POD, NAMESPACE, &leader).await?;
+    let Some(pod) = pod else { bail!("the leader '{leader}' has left by itself") };
+    let container = pod.text("/status/containerStatuses/0/containerID").trim_start_matches("containerd://");
+    if container.is_empty() {
+        bail!("the leader '{leader}' has no container");
+    }
+    let script = format!(
+        "pid=$(ctr -n k8s.io tasks ls | awk '$1 == \"{container}\" {{print $2}}') && [ -n \"$pid\" ] && kill -KILL \"$pid\""
+    );
+    lab.on_node(pod.text("/spec/nodeName"), &script).await.with_context(|| format!("cannot kill {leader}"))?;
+    Ok(leader)
+}
