@@ -102,6 +102,8 @@ pub struct Node {
     pub cordoned: bool,
     /// Condition Ready is True.
     pub ready: bool,
+    /// It has a taint that keeps pods away unless they tolerate it.
+    pub tainted: bool,
 }
 
 /// The drivers registered on a node.
@@ -305,6 +307,12 @@ pub(crate) struct WireNode {
 #[serde(default)]
 struct WireNodeSpec {
     unschedulable: bool,
+    taints: Option<Vec<WireTaint>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct WireTaint {
+    effect: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -318,6 +326,7 @@ impl From<WireNode> for Node {
         Self {
             name: name_of(&w.metadata),
             cordoned: w.spec.unschedulable,
+            tainted: w.spec.taints.iter().flatten().any(|t| t.effect != "PreferNoSchedule"),
             ready: is_true(w.status.conditions.as_deref().unwrap_or_default(), "Ready"),
         }
     }

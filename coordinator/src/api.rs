@@ -178,7 +178,7 @@ pub enum Phase {
 pub struct PreStage {
     /// Node it asks for.
     pub node: String,
-    /// UID of the pod it is for.
+    /// UID of the pod it is for; empty while that pod is only expected.
     pub pod_uid: String,
     /// When it was decided.
     pub placed_at: Timestamp,

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// Weight of the preferred node affinity: a clear wish, less than the sum of what the user may have asked for.
 const PREFER_WEIGHT: i32 = 50;
+/// Weight of the node where the volume is being brought up already: the most there is.
+const STAGED_WEIGHT: i32 = 100;
 /// More names than this in one pod's affinity help nobody.
 const PREFER_NODES: usize = 10;
 
@@ -82,11 +84,16 @@ impl Admission for Coordinator {
         let views = volumes.iter().filter_map(|v| self.storage.volume(&v.handle)).collect::<Vec<_>>();
         let index = self.cluster.read();
         let local = index.nodes().filter(|n| n.ready && !n.cordoned).filter(|n| {
-            views.iter().any(|v| v.replicas.iter().any(|r| r.node == n.name && !r.failed))
-                && volumes.iter().all(|v| self.storage.can_host(&v.handle, &n.name).is_ok())
+            views.iter().any(|v| {
+                v.replicas.iter().any(|r| r.node == n.name && !r.failed)
+                    || v.requests.iter().any(|r| r.ours && r.node == n.name)
+            }) && volumes.iter().all(|v| self.storage.can_host(&v.handle, &n.name).is_ok())
         });
         let mut nodes = local
-            .map(|n| PreferredNode { name: n.name.clone(), weight: PREFER_WEIGHT })
+            .map(|n| {
+                let staged = views.iter().any(|v| v.requests.iter().any(|r| r.ours && r.node == n.name));
+                PreferredNode { name: n.name.clone(), weight: if staged { STAGED_WEIGHT } else { PREFER_WEIGHT } }
+            })
             .take(PREFER_NODES)
             .collect::<Vec<_>>();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));

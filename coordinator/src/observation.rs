@@ -19,8 +19,11 @@ pub struct Observation {
     pub attachments: Vec<Arc<Attachment>>,
     /// For each node that a pod of the volume is bound to: why we may not pre-stage there, if so.
     pub refusals: BTreeMap<String, String>,
-    /// Nodes of the replicas that are cordoned.
+    /// All nodes that are cordoned.
     pub cordoned: Vec<String>,
+    /// Nodes on which a pod of the volume may well be scheduled and the volume may be pre-staged, best first: those
+    /// that hold a good replica before the others. Only looked up while a volume is between nodes.
+    pub candidates: Vec<String>,
 }
 
 impl Observation {

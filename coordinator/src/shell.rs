@@ -159,12 +159,15 @@ impl Coordinator {
         if volume.driver != self.storage.driver() || volume.shared {
             return None;
         }
-        let obs = self.observe(&volume);
+        let mut obs = self.observe(&volume);
         let mut handoff = self.current(&volume.name);
         if let Some(found) = self.detect(&volume, handoff.as_ref(), &obs).await {
             handoff = Some(found);
         }
         let handoff = handoff?;
+        if obs.workload().is_none() && !handoff.is_finished() {
+            obs.candidates = self.candidates(&volume, &obs);
+        }
         let now = Timestamp::now();
         let journal = handoff.journal();
         let decision = decide(&handoff.spec, &journal, &obs, &self.policy, now);
@@ -198,8 +201,7 @@ impl Coordinator {
             let index = self.cluster.read();
             obs.pods = index.pods_of_volume(volume);
             obs.attachments = index.attachments_of(&volume.name);
-            let replicas = obs.volume.iter().flat_map(|v| &v.replicas).map(|r| r.node.clone());
-            obs.cordoned = replicas.filter(|n| index.node(n).is_some_and(|n| n.cordoned)).collect();
+            obs.cordoned = index.nodes().filter(|n| n.cordoned).map(|n| n.name.clone()).collect();
         }
         self.apply_bindings(&mut obs);
         for backup in &obs.backups {
@@ -213,6 +215,18 @@ impl Coordinator {
             }
         }
         obs
+    }
+
+    /// See [`Observation::candidates`].
+    fn candidates(&self, volume: &Volume, obs: &Observation) -> Vec<String> {
+        let good = |n: &str| obs.volume.iter().flat_map(|v| &v.replicas).any(|r| r.node == n && !r.failed);
+        let index = self.cluster.read();
+        let open = index.nodes().filter(|n| n.ready && !n.cordoned && !n.tainted).map(|n| n.name.clone());
+        let mut nodes = open.collect::<Vec<_>>();
+        drop(index);
+        nodes.retain(|n| self.storage.may_prestage(&volume.handle, n).is_ok());
+        nodes.sort_by_key(|n| (!good(n), n.clone()));
+        nodes
     }
 
     /// A pod whose binding passed our webhook counts as bound before its watch event arrives.

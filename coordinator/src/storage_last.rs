@@ -80,17 +80,24 @@ impl Coordinator {
 /// Whether the volume still needs the pod with this role on `node`.
 fn is_needed(obs: &Observation, node: &str, cordoned: bool, role: Role, now: Timestamp) -> bool {
     match role {
-        Role::Storage(StorageRole::InstanceManager) => needs_instance_manager(obs, node),
+        Role::Storage(StorageRole::InstanceManager) => needs_instance_manager(obs, node, now),
         Role::Storage(StorageRole::CsiController) => needs_controllers(obs, node, cordoned, now),
         Role::Ourselves => obs.in_flight().next().is_some() && needs_controllers(obs, node, cordoned, now),
     }
 }
 
-/// It has a good replica on the node, is between nodes, and somebody wants it.
-fn needs_instance_manager(obs: &Observation, node: &str) -> bool {
+/// It has a good replica on the node and is between nodes, or its pod is just starting elsewhere: taking a replica away
+/// while the file system is being mounted only makes that slower.
+fn needs_instance_manager(obs: &Observation, node: &str, now: Timestamp) -> bool {
     let Some(volume) = &obs.volume else { return false };
     let replica = volume.replicas.iter().any(|r| r.node == node && !r.failed);
-    replica && !is_up_elsewhere(volume, node) && is_wanted(obs, volume, node)
+    let starting = obs.pods.iter().any(|p| p.stays() && !p.ready && p.node.as_deref().is_some_and(|n| n != node) && is_recent(p, now));
+    let between = !is_up_elsewhere(volume, node) && is_wanted(obs, volume, node);
+    replica && (starting || between)
+}
+
+fn is_recent(pod: &Pod, now: Timestamp) -> bool {
+    pod.created.is_none_or(|at| now.duration_since(at) < STUCK_AFTER)
 }
 
 fn is_up_elsewhere(volume: &VolumeView, node: &str) -> bool {
@@ -111,10 +118,7 @@ fn is_wanted(obs: &Observation, volume: &VolumeView, node: &str) -> bool {
 fn needs_controllers(obs: &Observation, node: &str, cordoned: bool, now: Timestamp) -> bool {
     let drained = |p: &Pod| cordoned && !p.finished && p.node.as_deref() == Some(node) && !is_daemon(p);
     let attached = |on: &str| obs.attachments.iter().any(|a| a.node == on && a.attached);
-    let waiting = |p: &Pod| {
-        let recent = p.created.is_none_or(|at| now.duration_since(at) < STUCK_AFTER);
-        p.stays() && !p.ready && recent && !p.node.as_deref().is_some_and(attached)
-    };
+    let waiting = |p: &Pod| p.stays() && !p.ready && is_recent(p, now) && !p.node.as_deref().is_some_and(attached);
     obs.pods.iter().any(|p| drained(p) || waiting(p))
 }
 
@@ -172,8 +176,10 @@ mod tests {
         assert!(of(volume(VolumeState::Detaching, Some("a"), false), vec![]), "between pods");
         assert!(of(volume(VolumeState::Detached, None, false), vec![pod(Some("b"), false)]));
         assert!(of(volume(VolumeState::Attaching, None, false), vec![pod(Some("b"), false)]));
-        assert!(of(volume(VolumeState::Attached, Some("b"), false), vec![pod(Some("b"), false)]), "no device yet");
-        assert!(!of(volume(VolumeState::Attached, Some("b"), true), vec![pod(Some("b"), false)]), "up");
+        let ready = Arc::new(Pod { ready: true, ..Pod::clone(&pod(Some("b"), false)) });
+        assert!(of(volume(VolumeState::Attached, Some("b"), false), vec![ready.clone()]), "no device yet");
+        assert!(of(volume(VolumeState::Attached, Some("b"), true), vec![pod(Some("b"), false)]), "up, pod starting");
+        assert!(!of(volume(VolumeState::Attached, Some("b"), true), vec![ready]), "up, pod ready");
         assert!(!of(volume(VolumeState::Detached, None, false), vec![]), "scaled away");
         let mut asked = volume(VolumeState::Detached, None, false);
         let request = AttachRequest { id: "x".into(), node: "b".into(), workload: true, ours: false, satisfied: false };

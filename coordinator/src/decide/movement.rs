@@ -2,6 +2,7 @@
 
 use super::{Action, Draft};
 use crate::api::{PreStage, PreStageOutcome};
+use handoff_cluster::Pod;
 use handoff_storage::VolumeState;
 use jiff::SignedDuration;
 
@@ -9,14 +10,12 @@ use jiff::SignedDuration;
 const MOVE_POLL: SignedDuration = SignedDuration::from_secs(5);
 
 impl Draft<'_> {
-    /// The pod has left or is leaving, and the workload is not ready again. A workload that is scaled away (no pod
-    /// left at all, volume detached) is not moving.
+    /// The pod has left or is leaving, and the workload is not ready again. A workload that was scaled away (no pod for
+    /// a while) is not moving.
     pub(super) fn is_moving(&self) -> bool {
-        if self.seen("WorkloadReady") {
-            return false;
-        }
         let original_stays = self.obs.pod(&self.spec.pod.uid).is_some_and(|p| p.stays());
-        !original_stays && !self.obs.pods.is_empty()
+        let replaced_soon = self.at("PodGone").is_some_and(|at| self.now < at + self.policy.settle_wait);
+        !self.seen("WorkloadReady") && !original_stays && (!self.obs.pods.is_empty() || replaced_soon)
     }
 
     pub(super) fn follow_move(&mut self) {
@@ -29,10 +28,12 @@ impl Draft<'_> {
         if workload.is_some() {
             self.mark("PodBound");
         }
-        self.follow_prestage();
+        self.follow_prestage(workload.as_deref());
         if let (Some(pod), Some(node)) = (&workload, &target) {
             self.prestage(&pod.uid, node);
             self.note_arrival(node, pod.ready);
+        } else if let Some(node) = self.expected() {
+            self.prestage("", &node);
         }
         if self.is_moving() {
             self.wake_in(MOVE_POLL);
@@ -91,6 +92,16 @@ impl Draft<'_> {
         }
     }
 
+    /// Where the workload will come up, before the scheduler has said so: the best node there is, once the node that
+    /// is left is cordoned and nothing asks for the volume there any more. New pods are steered to it, by affinity
+    /// and by the extender; if one is bound elsewhere all the same, the pre-stage follows it.
+    fn expected(&self) -> Option<String> {
+        let volume = self.obs.volume.as_ref()?;
+        let asked = volume.requests.iter().any(|r| r.workload);
+        let leaves = self.is_moving() && self.obs.cordoned.contains(&self.spec.from);
+        (leaves && !asked).then(|| self.obs.candidates.first().cloned()).flatten()
+    }
+
     /// Decides on a pre-stage for the pod; at most one per pod, and none where the volume is or is asked for already.
     fn prestage(&mut self, pod_uid: &str, node: &str) {
         let Some(volume) = &self.obs.volume else { return };
@@ -123,8 +134,8 @@ impl Draft<'_> {
     }
 
     /// An open pre-stage is adopted, withdrawn, or placed again when its effect is missing.
-    fn follow_prestage(&mut self) {
-        let Some(prestage) = self.status.prestage.clone().filter(|p| p.outcome.is_none()) else { return };
+    fn follow_prestage(&mut self, workload: Option<&Pod>) {
+        let Some(mut prestage) = self.status.prestage.clone().filter(|p| p.outcome.is_none()) else { return };
         let Some(volume) = &self.obs.volume else { return };
         let request = volume.request_for(&prestage.node);
         if request.is_some_and(|r| !r.ours) {
@@ -132,10 +143,19 @@ impl Draft<'_> {
             self.mark("Adopted");
             return;
         }
-        let wanted = self.obs.pod(&prestage.pod_uid).is_some_and(|p| p.stays() && p.node.as_deref() == Some(&prestage.node));
+        let bound_here = workload.filter(|p| p.node.as_deref() == Some(&prestage.node));
+        if let Some(pod) = bound_here.filter(|_| prestage.pod_uid.is_empty()) {
+            // as expected
+            prestage.pod_uid.clone_from(&pod.uid);
+            self.status.prestage = Some(prestage.clone());
+        }
+        let wanted = match workload {
+            Some(pod) => pod.uid == prestage.pod_uid && bound_here.is_some(),
+            None => prestage.pod_uid.is_empty(),
+        };
         if !wanted || self.now >= prestage.expires_at {
             self.end_prestage(PreStageOutcome::Withdrawn);
-            let why = if wanted { "nobody adopted it in time" } else { "the pod is no longer bound there" };
+            let why = if wanted { "nobody adopted it in time" } else { "the pod is not bound there" };
             self.tell(true, "PreStageWithdrawn", format!("pre-stage on {} withdrawn: {why}", prestage.node));
             self.actions.push(Action::WithdrawPreStage { node: prestage.node });
             return;

@@ -117,6 +117,12 @@ impl Story {
         decision.actions.into_iter().filter(|a| !matches!(a, Action::Tell { .. })).collect()
     }
 
+    /// The same again, up to here.
+    fn again(&self) -> Self {
+        let (spec, journal) = (self.spec.clone(), self.journal.clone());
+        Self { spec, journal, obs: self.obs.clone(), policy: self.policy.clone() }
+    }
+
     /// The old pod is gone, the new one is bound to b, the volume is on its way there.
     fn moved(&mut self) -> &mut Self {
         self.obs.pods = vec![Arc::new(pod("new", Some("b")))];
@@ -307,6 +313,34 @@ fn a_pre_stage_that_nobody_wants_is_withdrawn() {
     assert_eq!(s.decide(121.0), []);
     assert_eq!(s.decide(122.0), [Action::WithdrawPreStage { node: "b".into() }], "expired");
     assert_eq!(s.decide(123.0), [], "and not placed again for the same pod");
+}
+
+#[test]
+fn in_a_drain_the_target_is_expected_before_the_pod_is_there() {
+    let mut s = Story::begin(&["b1"]);
+    s.decide(0.0);
+    let mut leaving = pod("old", Some("a"));
+    leaving.terminating = true;
+    s.obs.pods = vec![Arc::new(leaving)];
+    s.obs.candidates = vec!["b".into(), "c".into()];
+    assert_eq!(s.decide(1.0), [], "not a drain: it may come back here");
+    s.obs.cordoned = vec!["a".into()];
+    assert_eq!(s.decide(1.0), [], "still asked for on a");
+    s.obs.volume.as_mut().unwrap().requests.clear();
+    assert_eq!(s.decide(2.0), [Action::PlacePreStage { node: "b".into() }]);
+    s.obs.volume = Some(volume(VolumeState::Detaching, None, vec![request("b", true, false)]));
+    s.obs.pods = vec![];
+    assert_eq!(s.decide(3.0), []);
+    assert_eq!(s.journal.phase, Some(Phase::Moving), "between pods it is still moving");
+
+    let mut as_expected = s.again();
+    as_expected.obs.pods = vec![Arc::new(pod("new", Some("b")))];
+    assert_eq!(as_expected.decide(4.0), []);
+    assert_eq!(as_expected.journal.prestage.as_ref().unwrap().pod_uid, "new");
+
+    s.obs.pods = vec![Arc::new(pod("new", Some("c")))];
+    let follow = [Action::WithdrawPreStage { node: "b".into() }, Action::PlacePreStage { node: "c".into() }];
+    assert_eq!(s.decide(4.0), follow, "bound elsewhere: the pre-stage follows");
 }
 
 #[test]

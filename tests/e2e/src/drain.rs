@@ -56,12 +56,11 @@ impl Drain {
     /// Waits until it ends, or ends it when the time is up. Returns exit code, seconds, and its last complaint.
     pub async fn wait(mut self, limit: Duration) -> Result<(Option<i32>, f64, String)> {
         let left = limit.saturating_sub(self.started.elapsed());
-        let code = match tokio::time::timeout(left, self.child.wait()).await {
-            Ok(status) => status.context("cannot wait for kubectl")?.code(),
-            Err(_) => {
-                self.child.kill().await.context("cannot end kubectl")?;
-                None
-            }
+        let code = if let Ok(status) = tokio::time::timeout(left, self.child.wait()).await {
+            status.context("cannot wait for kubectl")?.code()
+        } else {
+            self.child.kill().await.context("cannot end kubectl")?;
+            None
         };
         let seconds = self.started.elapsed().as_secs_f64();
         let [out, err] = self.output;

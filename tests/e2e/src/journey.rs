@@ -32,6 +32,7 @@ const LOSS_SHOWS: Duration = Duration::from_secs(10);
 const KILL_WITHIN_MILLIS: u64 = 45_000;
 
 /// What kind of move.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, each named where it is set")]
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// With a backup in flight.

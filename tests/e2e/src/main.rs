@@ -6,6 +6,7 @@ mod backup;
 mod bench;
 mod budget;
 mod cluster;
+mod command;
 mod demo;
 mod drain;
 mod handoff;
@@ -21,14 +22,12 @@ mod settle;
 mod timeline;
 mod workload;
 
-use args::{Args, Command};
-use bench::Bench;
 use clap::Parser;
 use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    match Box::pin(command::run(args::Args::parse())).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -36,19 +35,4 @@ async fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// Whether every claim held.
-async fn run(args: Args) -> anyhow::Result<bool> {
-    let bench = Bench::open(args.common).await?;
-    let work = async {
-        match args.command {
-            Command::Demo(demo) => demo::run(&bench, &demo).await,
-            Command::Moves(moves) => moves::run(&bench, &moves).await,
-            Command::Ci(ci) => moves::ci(&bench, &ci).await,
-        }
-    };
-    let result = bench::until_interrupted(work).await;
-    bench.leave().await?;
-    result
 }

@@ -196,7 +196,7 @@ fn summary(figures: &Figures, kubelet: Option<Kubelet>) -> comfy_table::Table {
         row("p50 with backup and Handoff ÷ plain", format!("{:.2}", ours / without), goal);
     }
     let all = |claim: &str| {
-        let of = figures.claims.iter().flatten().filter(|c| c.claim.starts_with(claim));
+        let of = figures.claims.iter().flatten().filter(|c| c.text.starts_with(claim));
         let (held, count) = of.fold((0, 0), |(held, count), c| (held + usize::from(c.holds), count + 1));
         format!("{held} of {count}")
     };
@@ -205,7 +205,9 @@ fn summary(figures: &Figures, kubelet: Option<Kubelet>) -> comfy_table::Table {
     row("restored data equal to the snapshot", all("the restored data"), "all");
     row("moved volume's data equal", all("the moved volume's data"), "all");
     let mut reviews = Histogram::default();
-    moves.iter().for_each(|m| reviews.add(&m.reviews));
+    for outcome in moves {
+        reviews.add(&outcome.reviews);
+    }
     row("review of an eviction with a backup in flight, p50", report::reviews(&reviews), "≤ 50 ms");
     row("review of an eviction without, p50", report::reviews(&figures.reviews_without_backup), "≤ 5 ms");
     row("pre-stages left", moves.iter().map(|m| m.prestages.len()).sum::<usize>().to_string(), "0");

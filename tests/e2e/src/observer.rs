@@ -14,7 +14,10 @@ use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt};
 use handoff_coordinator::api::VolumeHandoff;
 use jiff::Timestamp;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::{
+    api::ListParams,
+    runtime::{WatchStreamExt, watcher},
+};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::{
@@ -62,7 +65,7 @@ impl Observer {
         let mut watches = watches(cluster, workload);
         if cluster
             .api(&HANDOFF, NAMESPACE_NAME)
-            .list_metadata(&Default::default())
+            .list_metadata(&ListParams::default())
             .await
             .is_err_and(|e| is_not_found(&e))
         {

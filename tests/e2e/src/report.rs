@@ -16,7 +16,8 @@ const AGAIN: f64 = 0.05;
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Claim {
     /// What is claimed.
-    pub claim: String,
+    #[serde(rename = "claim")]
+    pub text: String,
     /// Whether it held.
     pub holds: bool,
     /// What was found.
@@ -26,7 +27,7 @@ pub struct Claim {
 impl Claim {
     /// A claim with what was found.
     pub fn new(claim: &str, holds: bool, found: impl Into<String>) -> Self {
-        Self { claim: claim.to_owned(), holds, found: found.into() }
+        Self { text: claim.to_owned(), holds, found: found.into() }
     }
 }
 
@@ -88,7 +89,7 @@ pub fn drain(outcome: &Outcome) -> String {
 /// Prints claims, each on a line.
 pub fn print_claims(claims: &[Claim]) {
     for claim in claims {
-        println!("  {} {}{}", if claim.holds { "ok  " } else { "FAIL" }, claim.claim, suffix(&claim.found));
+        println!("  {} {}{}", if claim.holds { "ok  " } else { "FAIL" }, claim.text, suffix(&claim.found));
     }
 }
 

@@ -41,7 +41,7 @@ pub async fn count(lab: &Lab, since: Since, volume: &str) -> Result<Blocks> {
 fn blocks(log: &str) -> Blocks {
     let mut uploads = BTreeMap::<&str, usize>::new();
     for line in log.lines().filter(|line| line.contains("s3_PutObject")) {
-        if let Some(key) = line.split(' ').find(|word| word.ends_with(".blk")) {
+        if let Some(key) = line.split(' ').find(|word| word.strip_suffix(".blk").is_some()) {
             *uploads.entry(key).or_default() += 1;
         }
     }

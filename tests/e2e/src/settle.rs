@@ -100,7 +100,7 @@ async fn storage_incomplete(bench: &Bench) -> Result<Option<String>> {
     replicas_missing(&bench.cluster, &bench.cluster.longhorn).await
 }
 
-/// A Deployment or StatefulSet of a namespace that has fewer ready pods than it should.
+/// A `Deployment` or `StatefulSet` of a namespace that has fewer ready pods than it should.
 async fn replicas_missing(cluster: &Cluster, namespace: &str) -> Result<Option<String>> {
     for kind in [&DEPLOYMENT, &STATEFULSET] {
         for object in cluster.list(kind, namespace, "").await? {
