@@ -285,10 +285,7 @@ mod tests {
         index.put_claim(Claim { key: ObjectKey::new("ns", "c2"), uid: "v".into(), volume: Some("pv2".into()) });
         index.put_pod(pod("p", &["c"], None));
         assert!(index.put_pod(pod("p", &["c"], None)).is_empty());
-        assert_eq!(
-            index.put_pod(pod("p", &["c2"], None)),
-            [Change::Volume("pv".into()), Change::Volume("pv2".into())]
-        );
+        assert_eq!(index.put_pod(pod("p", &["c2"], None)), [Change::Volume("pv".into()), Change::Volume("pv2".into())]);
     }
 
     #[test]

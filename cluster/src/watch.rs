@@ -119,7 +119,11 @@ async fn follow<S, K: Cached<S>>(api: Api<K>, store: Arc<RwLock<S>>, watched: Wa
     }
 }
 
-fn take_in<S, K: Cached<S>>(event: watcher::Event<K>, store: &mut S, listed: &mut HashSet<ObjectKey>) -> Vec<K::Change> {
+fn take_in<S, K: Cached<S>>(
+    event: watcher::Event<K>,
+    store: &mut S,
+    listed: &mut HashSet<ObjectKey>,
+) -> Vec<K::Change> {
     match event {
         watcher::Event::Apply(object) => object.put(store),
         watcher::Event::Delete(object) => K::remove(store, &object_key(&object)),
@@ -189,14 +193,7 @@ cached!(WireClaim, "persistentvolumeclaims", |w| Some(crate::Claim::from(w)), pu
 cached!(WireVolume, "persistentvolumes", WireVolume::slim, put_volume, remove_volume, volume_keys);
 cached!(WireNode, "nodes", |w| Some(crate::Node::from(w)), put_node, remove_node, node_keys);
 cached!(WireCsiNode, "csinodes", |w| Some(crate::CsiNode::from(w)), put_csi_node, remove_csi_node, csi_node_keys);
-cached!(
-    WireAttachment,
-    "volumeattachments",
-    WireAttachment::slim,
-    put_attachment,
-    remove_attachment,
-    attachment_keys
-);
+cached!(WireAttachment, "volumeattachments", WireAttachment::slim, put_attachment, remove_attachment, attachment_keys);
 
 #[cfg(test)]
 mod tests {

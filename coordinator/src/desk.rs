@@ -129,12 +129,7 @@ impl Placement for Coordinator {
         let views = volumes.iter().filter_map(|v| self.storage.volume(&v.handle)).collect::<Vec<_>>();
         let replicas = views.iter().flat_map(|v| v.replicas.iter().filter(|r| !r.failed).map(|r| r.node.clone()));
         let staged = views.iter().flat_map(|v| v.requests.iter().filter(|r| r.ours).map(|r| r.node.clone()));
-        Some(Box::new(Judge {
-            replicas: replicas.collect(),
-            staged: staged.collect(),
-            volumes,
-            coordinator: self,
-        }))
+        Some(Box::new(Judge { replicas: replicas.collect(), staged: staged.collect(), volumes, coordinator: self }))
     }
 }
 
@@ -155,7 +150,13 @@ impl NodeJudge for Judge<'_> {
             }
         }
         let at = |nodes: &[String]| nodes.iter().any(|n| n == node);
-        let score = if at(&self.staged) { 10 } else if at(&self.replicas) { 5 } else { 0 };
+        let score = if at(&self.staged) {
+            10
+        } else if at(&self.replicas) {
+            5
+        } else {
+            0
+        };
         NodeFitness::Fits { score }
     }
 }

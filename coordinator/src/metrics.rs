@@ -1,6 +1,6 @@
 //! Figures of the coordinator. Labels have few values: never names of pods, volumes or namespaces.
 
-use crate::api::{PreStageOutcome, ResumeState, Trigger, VolumeHandoff, VolumeHandoffStatus};
+use crate::api::{ResumeState, Trigger, VolumeHandoff, VolumeHandoffStatus};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -70,11 +70,8 @@ impl Metrics {
             self.move_seconds.observe(ready.duration_since(began).as_secs_f64());
         }
         let ended = |s: &VolumeHandoffStatus| s.prestage.as_ref().and_then(|p| p.outcome);
-        match (ended(before), ended(after)) {
-            (None, Some(outcome @ (PreStageOutcome::Adopted | PreStageOutcome::Withdrawn))) => {
-                self.prestages.get_or_create(&label(outcome)).inc();
-            }
-            _ => {}
+        if let (None, Some(outcome)) = (ended(before), ended(after)) {
+            self.prestages.get_or_create(&label(outcome)).inc();
         }
         for resume in &after.resumes {
             let was = before.resumes.iter().find(|r| r.backup == resume.backup).map(|r| r.state);

@@ -2,7 +2,7 @@
 //! while it is worked on is queued again after. Bounded by the number of keys.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,7 +22,7 @@ struct State {
     running: HashSet<String>,
     again: HashSet<String>,
     /// Due time and key, both ways: a key has at most one due time.
-    due: BTreeMap<(Instant, String), ()>,
+    due: BTreeSet<(Instant, String)>,
     due_of: HashMap<String, Instant>,
 }
 
@@ -58,7 +58,7 @@ impl Queue {
                     }
                     return key;
                 }
-                state.due.first_key_value().map(|((at, _), ())| *at)
+                state.due.first().map(|(at, _)| *at)
             };
             match wait {
                 Some(at) => tokio::select! { () = news => {}, () = tokio::time::sleep_until(at) => {} },
@@ -76,7 +76,7 @@ impl Queue {
             state.ready.push_back(key.to_owned());
         } else if let Some(wait) = again_in {
             let at = Instant::now() + wait;
-            state.due.insert((at, key.to_owned()), ());
+            state.due.insert((at, key.to_owned()));
             state.due_of.insert(key.to_owned(), at);
         }
         self.news.notify_one();
@@ -91,7 +91,7 @@ impl State {
     }
 
     fn promote(&mut self, now: Instant) {
-        while let Some(((at, key), ())) = self.due.first_key_value().map(|(k, ())| (k.clone(), ())) {
+        while let Some((at, key)) = self.due.first().cloned() {
             if at > now {
                 return;
             }
@@ -131,6 +131,6 @@ mod tests {
         queue.add("a");
         assert_eq!(queue.next().await, "a");
         queue.done("a", None);
-        assert!(tokio::time::timeout(Duration::from_secs(60), queue.next()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_mins(1), queue.next()).await.is_err());
     }
 }

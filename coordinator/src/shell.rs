@@ -128,7 +128,7 @@ impl Coordinator {
     /// Withdraws pre-stages that carry our mark but that no handoff knows of (left by a crash), every minute.
     pub async fn reap(&self) {
         loop {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             if self.leadership.is_held() && self.missing().is_empty() {
                 self.reap_once().await;
             }
@@ -175,7 +175,8 @@ impl Coordinator {
             tracing::info!(volume = volume.name, %error, "journal not written, looking again");
             return Some(RETRY);
         }
-        let mut again = decision.wake_at.map(|at| at.duration_since(now).max(jiff::SignedDuration::ZERO).unsigned_abs());
+        let mut again =
+            decision.wake_at.map(|at| at.duration_since(now).max(jiff::SignedDuration::ZERO).unsigned_abs());
         for action in &decision.actions {
             if !self.leadership.is_held() {
                 tracing::warn!(volume = volume.name, ?action, "leadership lost, action left to the next holder");
@@ -269,7 +270,12 @@ impl Coordinator {
     }
 
     /// Starts a handoff for a move that no review announced.
-    async fn detect(&self, volume: &Volume, handoff: Option<&VolumeHandoff>, obs: &Observation) -> Option<VolumeHandoff> {
+    async fn detect(
+        &self,
+        volume: &Volume,
+        handoff: Option<&VolumeHandoff>,
+        obs: &Observation,
+    ) -> Option<VolumeHandoff> {
         let (pod, trigger, backups) = find_unannounced(handoff, obs, &self.policy, Timestamp::now())?;
         match self.checkpoint(volume, &pod, trigger, &backups, obs).await {
             Ok(written) => written,

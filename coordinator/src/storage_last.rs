@@ -91,7 +91,10 @@ fn is_needed(obs: &Observation, node: &str, cordoned: bool, role: Role, now: Tim
 fn needs_instance_manager(obs: &Observation, node: &str, now: Timestamp) -> bool {
     let Some(volume) = &obs.volume else { return false };
     let replica = volume.replicas.iter().any(|r| r.node == node && !r.failed);
-    let starting = obs.pods.iter().any(|p| p.stays() && !p.ready && p.node.as_deref().is_some_and(|n| n != node) && is_recent(p, now));
+    let starting = obs
+        .pods
+        .iter()
+        .any(|p| p.stays() && !p.ready && p.node.as_deref().is_some_and(|n| n != node) && is_recent(p, now));
     let between = !is_up_elsewhere(volume, node) && is_wanted(obs, volume, node);
     replica && (starting || between)
 }

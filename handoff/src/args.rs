@@ -182,9 +182,8 @@ mod tests {
     #[test]
     fn no_variable_of_ours_is_one_that_kubernetes_sets_for_our_services() {
         use clap::CommandFactory;
-        let links = ["HANDOFF_WEBHOOK_", "HANDOFF_EXTENDER_"].map(|s| {
-            ["PORT", "SERVICE_HOST", "SERVICE_PORT", "PORT_443_TCP"].map(|l| format!("{s}{l}"))
-        });
+        let links = ["HANDOFF_WEBHOOK_", "HANDOFF_EXTENDER_"]
+            .map(|s| ["PORT", "SERVICE_HOST", "SERVICE_PORT", "PORT_443_TCP"].map(|l| format!("{s}{l}")));
         for arg in ServeArgs::command().get_arguments() {
             let env = arg.get_env().unwrap_or_default().to_string_lossy().into_owned();
             assert!(!links.iter().flatten().any(|l| *l == env), "{env}");

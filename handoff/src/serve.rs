@@ -158,7 +158,8 @@ async fn certificates(
     leading: watch::Receiver<bool>,
 ) -> anyhow::Result<Serving> {
     let names = [&args.webhook_service, &args.extender_service];
-    let names = names.into_iter().flat_map(|s| [format!("{s}.{}.svc", args.namespace), format!("{s}.{}", args.namespace)]);
+    let names =
+        names.into_iter().flat_map(|s| [format!("{s}.{}.svc", args.namespace), format!("{s}.{}", args.namespace)]);
     let config = CertsConfig::new(&args.namespace, &args.certs_secret, names.collect());
     config.validate().context("bad configuration")?;
     let material = handoff_certs::ensure(client, &config, Timestamp::now()).await.context("no certificate")?;
@@ -186,7 +187,8 @@ async fn serve(
     let limits = Limits { grace: DRAIN, ..Limits::default() };
     let mut servers = JoinSet::new();
 
-    let webhook = handoff_webhook::router(coordinator.clone(), handoff_webhook::WebhookConfig::default(), reviews.clone());
+    let webhook =
+        handoff_webhook::router(coordinator.clone(), handoff_webhook::WebhookConfig::default(), reviews.clone());
     let (listener, tls) = (bind(args.webhook_port).await?, server_config(serving.resolver.clone())?);
     let stop = until.clone();
     let webhook_limits = limits.clone();

@@ -143,7 +143,8 @@ impl Draft<'_> {
     fn conclude(&mut self) {
         let resumes = &self.status.resumes;
         let total = self.spec.checkpoints.len();
-        let safe = resumes.iter().filter(|r| matches!(r.state, ResumeState::Completed | ResumeState::Superseded)).count();
+        let safe =
+            resumes.iter().filter(|r| matches!(r.state, ResumeState::Completed | ResumeState::Superseded)).count();
         let open = self.spec.checkpoints.iter().filter(|c| !is_done(resumes, &c.backup)).count();
         self.status.backups_safe = format!("{safe}/{total} safe");
         let moving = self.is_moving();
@@ -167,10 +168,30 @@ impl Draft<'_> {
         let prestaged = self.seen("PreStaged");
         self.condition("Checkpointed", true, "Recorded");
         self.condition("Released", released, if released { "LeftNode" } else { "StillInUse" });
-        self.condition("PreStaged", prestaged, if adopted { "Adopted" } else if prestaged { "Placed" } else { "NotPlaced" });
+        self.condition(
+            "PreStaged",
+            prestaged,
+            if adopted {
+                "Adopted"
+            } else if prestaged {
+                "Placed"
+            } else {
+                "NotPlaced"
+            },
+        );
         self.condition("Attached", attached, if attached { "OnTarget" } else { "NotYet" });
         self.condition("WorkloadReady", ready, if ready { "PodReady" } else { "PodNotReady" });
-        self.condition("BackupsSafe", open == 0 && !failed, if failed { "Unrecoverable" } else if open == 0 { "Complete" } else { "Owed" });
+        self.condition(
+            "BackupsSafe",
+            open == 0 && !failed,
+            if failed {
+                "Unrecoverable"
+            } else if open == 0 {
+                "Complete"
+            } else {
+                "Owed"
+            },
+        );
         self.finish(matches!(phase, Phase::Complete | Phase::Failed));
     }
 

@@ -87,8 +87,9 @@ impl Draft<'_> {
             self.mark("WorkloadReady");
             let took = self.now.duration_since(self.spec.triggered_at);
             self.status.duration = format!("{:.1}s", took.as_secs_f64());
-            let note = format!("volume {} runs on {node} after {:.1} s", self.spec.volume.volume, took.as_secs_f64());
-            self.tell(false, "VolumeMoved", note);
+            let volume = &self.spec.volume.volume;
+            let told = format!("volume {volume} runs on {node} after {:.1} s", took.as_secs_f64());
+            self.tell(false, "VolumeMoved", told);
         }
     }
 
@@ -116,9 +117,9 @@ impl Draft<'_> {
         }
         if let Some(why) = self.obs.refusals.get(node) {
             if !self.seen("PreStageRefused") {
-                let note = format!("volume {} is not pre-staged on {node}: {why}", self.spec.volume.volume);
+                let told = format!("volume {} is not pre-staged on {node}: {why}", self.spec.volume.volume);
                 self.mark("PreStageRefused");
-                self.tell(false, "PreStageRefused", note);
+                self.tell(false, "PreStageRefused", told);
             }
             return;
         }

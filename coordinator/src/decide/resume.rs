@@ -20,7 +20,7 @@ impl Draft<'_> {
                 self.status.resumes.push(waiting(&checkpoint.backup));
             }
             if let Some(verdict) = self.judge(checkpoint) {
-                self.close(checkpoint, verdict);
+                self.close(checkpoint, &verdict);
             }
         }
         // one at a time: the oldest that is still owed
@@ -57,9 +57,10 @@ impl Draft<'_> {
         }
         let gone = match self.obs.snapshots.get(&checkpoint.snapshot) {
             None => Some(format!("its snapshot {} is gone", checkpoint.snapshot)),
-            Some(snapshot) => {
-                snapshot.unusable.as_ref().map(|why| format!("its snapshot {} cannot be used: {why}", checkpoint.snapshot))
-            }
+            Some(snapshot) => snapshot
+                .unusable
+                .as_ref()
+                .map(|why| format!("its snapshot {} cannot be used: {why}", checkpoint.snapshot)),
         };
         gone.map(|reason| Verdict { state: ResumeState::Unrecoverable, reason })
     }
@@ -79,7 +80,7 @@ impl Draft<'_> {
         newer.map(|b| b.name.as_str())
     }
 
-    fn close(&mut self, checkpoint: &Checkpoint, verdict: Verdict) {
+    fn close(&mut self, checkpoint: &Checkpoint, verdict: &Verdict) {
         let uploaded = self.obs.backup(&checkpoint.backup).and_then(|b| b.uploaded_bytes);
         let (now, attempts) = (self.now, self.resume_of(&checkpoint.backup).map_or(0, |r| r.attempts));
         self.update(&checkpoint.backup, |r| {
@@ -106,7 +107,9 @@ impl Draft<'_> {
     /// One step for the backup whose turn it is.
     fn advance(&mut self, checkpoint: &Checkpoint) {
         let name = checkpoint.backup.clone();
-        let (Some(backup), Some(resume)) = (self.obs.backup(&name).cloned(), self.resume_of(&name).cloned()) else { return };
+        let (Some(backup), Some(resume)) = (self.obs.backup(&name).cloned(), self.resume_of(&name).cloned()) else {
+            return;
+        };
         if backup.state != BackupState::Lost {
             return;
         }
@@ -205,7 +208,8 @@ impl Draft<'_> {
         }
         let ready = self.obs.workload().is_some_and(|p| p.ready);
         // a replica on a drained node is about to go; if the upload ran in it, it would be cut again
-        let draining = volume.replicas.iter().any(|r| r.running && r.node != node && self.obs.cordoned.contains(&r.node));
+        let draining =
+            volume.replicas.iter().any(|r| r.running && r.node != node && self.obs.cordoned.contains(&r.node));
         if ready && !draining {
             return Some(node);
         }

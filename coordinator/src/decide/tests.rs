@@ -7,7 +7,7 @@ use handoff_storage::{AttachRequest, BackupView, ReplicaView, SnapshotView, Volu
 use std::sync::Arc;
 
 fn at(seconds: f64) -> Timestamp {
-    Timestamp::from_millisecond(1_800_000_000_000 + (seconds * 1000.0) as i64).unwrap()
+    Timestamp::from_second(1_800_000_000).unwrap() + SignedDuration::from_secs_f64(seconds)
 }
 
 fn spec(backups: &[&str]) -> VolumeHandoffSpec {
@@ -17,12 +17,12 @@ fn spec(backups: &[&str]) -> VolumeHandoffSpec {
         from: "a".into(),
         trigger: Trigger::Eviction,
         triggered_at: at(0.0),
-        checkpoints: (backups.iter().enumerate())
-            .map(|(i, b)| Checkpoint {
+        checkpoints: (backups.iter().zip(0_u8..))
+            .map(|(b, i)| Checkpoint {
                 backup: (*b).into(),
                 uid: format!("uid-{b}"),
                 snapshot: format!("snap-{b}"),
-                snapshot_created_at: Some(at(-100.0 + i as f64)),
+                snapshot_created_at: Some(at(-100.0 + f64::from(i))),
                 target: "default".into(),
                 mode: "incremental".into(),
                 recurring_job: None,

@@ -23,7 +23,10 @@ pub fn can_host(store: &Store, volume: &str, node: &str) -> Result<(), String> {
     }
     let engine = data_engine(&view.spec.data_engine);
     let manager = store.instance_managers.values().find(|m| {
-        m.spec.node_id == node && m.spec.r#type == "aio" && data_engine(&m.spec.data_engine) == engine && is_up(&m.status.current_state)
+        m.spec.node_id == node
+            && m.spec.r#type == "aio"
+            && data_engine(&m.spec.data_engine) == engine
+            && is_up(&m.status.current_state)
     });
     if manager.is_none() {
         return Err(format!("no Longhorn instance manager runs on {node}"));

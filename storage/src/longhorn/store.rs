@@ -1,8 +1,6 @@
 //! Longhorn's objects in memory, found by volume.
 
-use super::wire::{
-    Attachment, Backup, Engine, EngineImage, InstanceManager, Node, Replica, Setting, Snapshot, Volume,
-};
+use super::wire::{Attachment, Backup, Engine, EngineImage, InstanceManager, Node, Replica, Setting, Snapshot, Volume};
 use handoff_cluster::{Cached, ObjectKey};
 use hashbrown::{HashMap, HashSet};
 

@@ -70,7 +70,8 @@ pub fn may_prestage(store: &Store, volume: &str) -> Result<(), String> {
     if let Some((_, why)) = refusals.into_iter().find(|(refused, _)| *refused) {
         return Err(format!("volume {volume}: {why}"));
     }
-    let attachment = store.attachments.get(volume).ok_or_else(|| format!("volume {volume} has no attachment object"))?;
+    let attachment =
+        store.attachments.get(volume).ok_or_else(|| format!("volume {volume} has no attachment object"))?;
     let mut tickets = attachment.spec.attachment_tickets.values();
     match tickets.find(|t| BLOCKING.contains(&t.r#type.as_str())) {
         Some(ticket) => Err(format!("volume {volume}: {} holds it on {}", ticket.r#type, ticket.node_id)),
@@ -135,14 +136,16 @@ mod tests {
     fn store(volume: serde_json::Value, tickets: &serde_json::Value) -> Store {
         let mut store = Store::default();
         store.volumes.insert("v".into(), from_value(volume).unwrap());
-        let attachment = json!({"metadata": {"name": "v", "resourceVersion": "7"}, "spec": {"attachmentTickets": tickets}});
+        let attachment =
+            json!({"metadata": {"name": "v", "resourceVersion": "7"}, "spec": {"attachmentTickets": tickets}});
         store.attachments.insert("v".into(), from_value(attachment).unwrap());
         store
     }
 
     #[test]
     fn a_plain_volume_may_be_prestaged_and_the_others_say_why_not() {
-        let csi = json!({"x": {"type": "csi-attacher", "nodeID": "a"}, "b": {"type": "backup-controller", "nodeID": "a"}});
+        let csi =
+            json!({"x": {"type": "csi-attacher", "nodeID": "a"}, "b": {"type": "backup-controller", "nodeID": "a"}});
         let plain = json!({"spec": {"accessMode": "rwo"}, "status": {"robustness": "healthy"}});
         assert_eq!(may_prestage(&store(plain.clone(), &csi), "v"), Ok(()));
         for (volume, why) in [
@@ -168,7 +171,10 @@ mod tests {
         let patch = place(&empty, "v", "b").unwrap();
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
         assert_eq!(patch["spec"]["attachmentTickets"][id("v", "b")]["parameters"]["lastAttachedBy"], MARK);
-        let there = store(plain, &json!({id("v", "b"): {"id": id("v", "b"), "type": CSI_TYPE, "nodeID": "b", "parameters": {}}}));
+        let there = store(
+            plain,
+            &json!({id("v", "b"): {"id": id("v", "b"), "type": CSI_TYPE, "nodeID": "b", "parameters": {}}}),
+        );
         assert_eq!(place(&there, "v", "b"), None);
         assert!(ours(&there).is_empty());
     }

@@ -50,20 +50,24 @@ kind!(
     /// A volume.
     Volume, "Volume", "volumes" { spec: VolumeSpec, status: VolumeStatus });
 part!(VolumeSpec {
-    #[serde(rename = "nodeID")] node_id: String,
-    #[serde(rename = "migrationNodeID")] migration_node_id: String,
+    #[serde(rename = "nodeID")]
+    node_id: String,
+    #[serde(rename = "migrationNodeID")]
+    migration_node_id: String,
     access_mode: String,
     migratable: bool,
     data_engine: String,
     data_locality: String,
     disable_frontend: bool,
     image: String,
-    #[serde(rename = "Standby")] standby: bool,
+    #[serde(rename = "Standby")]
+    standby: bool,
 });
 part!(VolumeStatus {
     state: String,
     robustness: String,
-    #[serde(rename = "currentNodeID")] current_node_id: String,
+    #[serde(rename = "currentNodeID")]
+    current_node_id: String,
     restore_required: bool,
     expansion_required: bool,
     clone_status: CloneStatus,
@@ -73,13 +77,24 @@ part!(CloneStatus { state: String });
 kind!(
     /// The data path of an attached volume.
     Engine, "Engine", "engines" { spec: EngineSpec, status: EngineStatus });
-part!(EngineSpec { volume_name: String, #[serde(rename = "nodeID")] node_id: String, active: bool });
+part!(EngineSpec {
+    volume_name: String,
+    #[serde(rename = "nodeID")]
+    node_id: String,
+    active: bool
+});
 part!(EngineStatus { current_state: String, endpoint: String });
 
 kind!(
     /// One copy of a volume's data.
     Replica, "Replica", "replicas" { spec: ReplicaSpec, status: ReplicaStatus });
-part!(ReplicaSpec { volume_name: String, #[serde(rename = "nodeID")] node_id: String, failed_at: String, active: bool });
+part!(ReplicaSpec {
+    volume_name: String,
+    #[serde(rename = "nodeID")]
+    node_id: String,
+    failed_at: String,
+    active: bool
+});
 part!(ReplicaStatus { current_state: String });
 
 kind!(
@@ -111,12 +126,7 @@ part!(BackupStatus {
 kind!(
     /// A snapshot.
     Snapshot, "Snapshot", "snapshots" { status: SnapshotStatus });
-part!(SnapshotStatus {
-    ready_to_use: bool,
-    mark_removed: bool,
-    creation_time: Time,
-    error: String,
-});
+part!(SnapshotStatus { ready_to_use: bool, mark_removed: bool, creation_time: Time, error: String });
 
 kind!(
     /// A node as Longhorn sees it; name equals the Kubernetes node's.
@@ -127,7 +137,12 @@ part!(Condition { r#type: String, status: String, reason: String });
 kind!(
     /// The process that runs engines and replicas of a node.
     InstanceManager, "InstanceManager", "instancemanagers" { spec: InstanceManagerSpec, status: InstanceManagerStatus });
-part!(InstanceManagerSpec { #[serde(rename = "nodeID")] node_id: String, r#type: String, data_engine: String });
+part!(InstanceManagerSpec {
+    #[serde(rename = "nodeID")]
+    node_id: String,
+    r#type: String,
+    data_engine: String
+});
 part!(InstanceManagerStatus { current_state: String });
 
 kind!(
@@ -166,10 +181,12 @@ mod tests {
         .unwrap();
         assert_eq!(backup.status.last_synced_at.0, None);
         let snapshot: Snapshot =
-            serde_json::from_value(json!({"metadata": {}, "status": {"creationTime": "0001-01-01T00:00:00Z"}})).unwrap();
+            serde_json::from_value(json!({"metadata": {}, "status": {"creationTime": "0001-01-01T00:00:00Z"}}))
+                .unwrap();
         assert_eq!(snapshot.status.creation_time.0, None);
         let snapshot: Snapshot =
-            serde_json::from_value(json!({"metadata": {}, "status": {"creationTime": "2026-01-02T03:04:05Z"}})).unwrap();
+            serde_json::from_value(json!({"metadata": {}, "status": {"creationTime": "2026-01-02T03:04:05Z"}}))
+                .unwrap();
         assert!(snapshot.status.creation_time.0.is_some());
     }
 }

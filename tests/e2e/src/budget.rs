@@ -10,7 +10,7 @@ pub const PHASES: [(&str, Step); 15] = [
     ("unpublish", Step::Gone),
     ("schedule", Step::Bound),
     ("kubelet tick on A", Step::Released),
-    ("ask to detach", Step::Detachment),
+    ("ask to detach", Step::Detaching),
     ("detach", Step::Detached),
     ("ask to attach", Step::Attaching),
     ("attach", Step::Attached),

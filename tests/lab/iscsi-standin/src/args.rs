@@ -28,10 +28,7 @@ mod tests {
 
     #[test]
     fn finds_values_by_either_name() {
-        let args: Vec<String> = "-m node --targetname iqn:v --login"
-            .split(' ')
-            .map(Into::into)
-            .collect();
+        let args: Vec<String> = "-m node --targetname iqn:v --login".split(' ').map(Into::into).collect();
         let args = Args::new(&args);
         assert_eq!(args.value(&["-m", "--mode"]), Some("node"));
         assert_eq!(args.value(&["-T", "--targetname"]), Some("iqn:v"));

@@ -80,10 +80,7 @@ impl Client {
             timeout,
             next_seq: AtomicU32::new(0),
             writer: Mutex::new(None),
-            links: Mutex::new(Links {
-                current: 0,
-                streams: HashMap::new(),
-            }),
+            links: Mutex::new(Links { current: 0, streams: HashMap::new() }),
             waiting: Mutex::new(HashMap::new()),
         });
         client.reconnect()?;
@@ -146,13 +143,7 @@ impl Client {
     fn send(&self, kind: Kind, offset: u64, size: u32, data: &[u8], done: Done) {
         let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
         let data_len = if data.is_empty() { 0 } else { size };
-        let header = Header {
-            seq,
-            kind,
-            offset,
-            size,
-            data_len,
-        };
+        let header = Header { seq, kind, offset, size, data_len };
 
         let mut writer = self.writer.lock();
         let Some((generation, stream)) = writer.as_mut() else {
@@ -161,11 +152,7 @@ impl Client {
         };
         let generation = *generation;
         let since = Instant::now();
-        let request = Waiting {
-            generation,
-            since,
-            done,
-        };
+        let request = Waiting { generation, since, done };
         self.waiting.lock().insert(seq, request);
         if let Err(e) = write_frame(stream, &header.encode(), data) {
             *writer = None;
@@ -233,10 +220,7 @@ impl Client {
         }
         let failed: Vec<Waiting> = {
             let mut waiting = self.waiting.lock();
-            waiting
-                .extract_if(|_, w| w.generation == generation)
-                .map(|(_, w)| w)
-                .collect()
+            waiting.extract_if(|_, w| w.generation == generation).map(|(_, w)| w).collect()
         };
         for request in failed {
             (request.done)(Err(RequestError::Lost(why.to_owned())));

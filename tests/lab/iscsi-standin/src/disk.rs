@@ -60,16 +60,9 @@ fn serve(socket: &str, size: &str, timeout: &str, mountpoint: &str) -> Result<()
     // CAP_SYS_RESOURCE; without it all works but under extreme shortage of memory.
     let _ = configure_io_flusher_behavior(true);
 
-    let disk = Disk {
-        client: Arc::clone(&client),
-        size: Arc::clone(&size),
-    };
+    let disk = Disk { client: Arc::clone(&client), size: Arc::clone(&size) };
     let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName("longhorn".into()),
-        MountOption::NoDev,
-        MountOption::NoExec,
-    ];
+    config.mount_options = vec![MountOption::FSName("longhorn".into()), MountOption::NoDev, MountOption::NoExec];
     let session = Session::new(disk, mountpoint, &config).with_context(|| format!("mounting {mountpoint}"))?;
     thread::spawn(move || obey(&client, &size));
     say("ready");

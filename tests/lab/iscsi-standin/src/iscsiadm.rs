@@ -159,9 +159,7 @@ fn login(records: &Records, ip: IpAddr, target: &str) -> Result<Answer> {
     let minor: u32 = answer.text.trim().parse().context("tgtd's answer")?;
     records.add_session(target, minor)?;
     sysfs::show_timeout(&format!("loop{minor}"))?;
-    Ok(Answer::ok(format!(
-        "Login to [iface: default, target: {target}] successful.\n"
-    )))
+    Ok(Answer::ok(format!("Login to [iface: default, target: {target}] successful.\n")))
 }
 
 fn logout(records: &Records, ip: IpAddr, target: &str) -> Result<Answer> {
@@ -177,11 +175,7 @@ fn logout(records: &Records, ip: IpAddr, target: &str) -> Result<Answer> {
     let gone = loopdev::detach(session.minor, target, wait)?;
     records.remove_session(target)?;
     sysfs::hide_timeout(&format!("loop{}", session.minor));
-    let note = if gone {
-        ""
-    } else {
-        " (still in use, goes with its last user)"
-    };
+    let note = if gone { "" } else { " (still in use, goes with its last user)" };
     Ok(Answer::ok(format!("Logout of [target: {target}] successful{note}.\n")))
 }
 
@@ -208,11 +202,7 @@ mod tests {
         let show = call(&records, "-m node -T iqn:v -p 10.0.0.1 -o show");
         assert_eq!(show.code, 0);
         assert!(!show.text.contains("node.session.scan = manual"));
-        assert_eq!(
-            call(&records, "-m node -T iqn:v --logout").code,
-            NOT_FOUND,
-            "no session"
-        );
+        assert_eq!(call(&records, "-m node -T iqn:v --logout").code, NOT_FOUND, "no session");
         assert_eq!(call(&records, "-m node -o delete -T iqn:v").code, 0);
         assert_eq!(call(&records, "-m node -T iqn:v").code, NOT_FOUND);
     }

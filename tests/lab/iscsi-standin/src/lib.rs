@@ -54,18 +54,12 @@ pub struct Answer {
 impl Answer {
     /// Success.
     pub fn ok(text: impl Into<String>) -> Self {
-        Self {
-            code: 0,
-            text: text.into(),
-        }
+        Self { code: 0, text: text.into() }
     }
 
     /// Failure; the text gets a line end.
     pub fn fail(code: u8, why: impl std::fmt::Display) -> Self {
-        Self {
-            code,
-            text: format!("{why}\n"),
-        }
+        Self { code, text: format!("{why}\n") }
     }
 }
 

@@ -88,11 +88,7 @@ fn ioctl(file: &File, request: Request) -> io::Result<i32> {
     // SAFETY: each code comes with null or a valid pointer to the structure the kernel knows for
     // it; it writes only to that of GetStatus, which is borrowed mutably.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), code as _, argument) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Tag of a target: the volume's name (the target's after its last colon), as much as fits.
@@ -118,19 +114,12 @@ fn open(minor: u32) -> io::Result<File> {
 
 /// Binds a free loop device to `backing`, with direct I/O. The handle keeps it bound.
 pub fn attach(backing: &File, target: &str) -> Result<(u32, File)> {
-    let control = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/loop-control")
-        .context("opening /dev/loop-control")?;
+    let control =
+        OpenOptions::new().read(true).write(true).open("/dev/loop-control").context("opening /dev/loop-control")?;
     let config = Config {
         fd: backing.as_raw_fd(),
         block_size: BLOCK_SIZE,
-        info: Info {
-            flags: DIRECT_IO | AUTOCLEAR,
-            file_name: tag(target),
-            ..Info::EMPTY
-        },
+        info: Info { flags: DIRECT_IO | AUTOCLEAR, file_name: tag(target), ..Info::EMPTY },
         reserved: [0; 8],
     };
     for _ in 0..50 {

@@ -44,22 +44,14 @@ pub fn connect_portal(ip: IpAddr) -> Result<TcpStream> {
 
 /// Asks one question.
 pub fn ask(mut stream: impl Read + Write, fields: &[&str]) -> Result<Answer> {
-    ensure!(
-        !fields.iter().any(|field| field.contains(['\t', '\n'])),
-        "tabs and line ends cannot be sent"
-    );
-    stream
-        .write_all(format!("{}\n", fields.join("\t")).as_bytes())
-        .context("asking tgtd")?;
+    ensure!(!fields.iter().any(|field| field.contains(['\t', '\n'])), "tabs and line ends cannot be sent");
+    stream.write_all(format!("{}\n", fields.join("\t")).as_bytes()).context("asking tgtd")?;
     let mut text = String::new();
     stream.read_to_string(&mut text).context("reading tgtd's answer")?;
     let Some((first, rest)) = text.split_once('\n') else {
         bail!("tgtd did not answer");
     };
-    Ok(Answer {
-        code: first.strip_prefix("err ").map_or(0, |code| code.parse().unwrap_or(1)),
-        text: rest.to_owned(),
-    })
+    Ok(Answer { code: first.strip_prefix("err ").map_or(0, |code| code.parse().unwrap_or(1)), text: rest.to_owned() })
 }
 
 /// Reads one question and answers it.

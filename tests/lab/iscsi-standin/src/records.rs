@@ -24,10 +24,7 @@ pub struct Records {
 impl Records {
     /// Records in `dir`, which need not exist yet.
     pub fn new(dir: &Path) -> Self {
-        Self {
-            nodes: dir.join("nodes"),
-            sessions: dir.join("sessions"),
-        }
+        Self { nodes: dir.join("nodes"), sessions: dir.join("sessions") }
     }
 
     /// Remembers where a target was discovered.
@@ -59,9 +56,8 @@ impl Records {
     pub fn sessions(&self) -> Vec<(String, u32)> {
         let entries = fs::read_dir(&self.sessions).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut sessions: Vec<(String, u32)> = names
-            .filter_map(|name| read(&self.sessions, &name).map(|minor| (name, minor)))
-            .collect();
+        let mut sessions: Vec<(String, u32)> =
+            names.filter_map(|name| read(&self.sessions, &name).map(|minor| (name, minor))).collect();
         sessions.sort();
         sessions
     }

@@ -56,12 +56,7 @@ impl Host for Machine {
         let process = started?;
         let file = opened.context("opening the disk process's file")?;
         let (minor, device) = loopdev::attach(&file, target)?;
-        Ok(LoopDisk {
-            minor,
-            device,
-            process,
-            file,
-        })
+        Ok(LoopDisk { minor, device, process, file })
     }
 }
 
@@ -82,11 +77,7 @@ impl Process {
         let (Some(orders), Some(replies)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("the disk process has no pipes");
         };
-        let mut process = Self {
-            child,
-            orders,
-            replies: BufReader::new(replies),
-        };
+        let mut process = Self { child, orders, replies: BufReader::new(replies) };
         let mut line = String::new();
         process.replies.read_line(&mut line)?;
         if line.trim_end() != "ready" {
@@ -132,12 +123,7 @@ impl Disk for LoopDisk {
     }
 
     fn detach(self, target: &str) {
-        let Self {
-            minor,
-            device,
-            process,
-            file,
-        } = self;
+        let Self { minor, device, process, file } = self;
         drop(device);
         // If it is still in use (mounted): as with iSCSI, the disk is gone and its users see errors.
         let _ = loopdev::detach(minor, target, LAST_USERS);

@@ -21,8 +21,5 @@ pub fn main(args: &[String]) -> Answer {
 fn reconnect(device: &str) -> Result<Answer> {
     let metadata = fs::metadata(device).with_context(|| device.to_owned())?;
     let minor = minor(metadata.rdev()).to_string();
-    portal::ask(
-        portal::connect_local().context("reaching tgtd")?,
-        &["reconnect", &minor],
-    )
+    portal::ask(portal::connect_local().context("reaching tgtd")?, &["reconnect", &minor])
 }

@@ -78,14 +78,8 @@ mod tests {
         assert!(!block.join("sda1").exists(), "partitions are not listed in /sys/block");
         assert!(!block.join("sda/device").exists());
         for disk in ["loop3", "loop4"] {
-            assert_eq!(
-                fs::read_to_string(block.join(disk).join("device/timeout")).unwrap(),
-                TIMEOUT
-            );
+            assert_eq!(fs::read_to_string(block.join(disk).join("device/timeout")).unwrap(), TIMEOUT);
         }
-        assert!(
-            !real.join("loop3/device").exists(),
-            "nothing is written through the links"
-        );
+        assert!(!real.join("loop3/device").exists(), "nothing is written through the links");
     }
 }

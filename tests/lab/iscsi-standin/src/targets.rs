@@ -77,10 +77,7 @@ pub struct Targets<H: Host> {
 impl<H: Host> Targets<H> {
     /// No targets yet.
     pub fn new(host: H) -> Self {
-        Self {
-            host,
-            targets: BTreeMap::new(),
-        }
+        Self { host, targets: BTreeMap::new() }
     }
 
     /// Answers what came over the local socket.
@@ -150,12 +147,7 @@ impl<H: Host> Targets<H> {
         if known || self.targets.contains_key(&tid) {
             return failed("this target already exists");
         }
-        let target = Target {
-            name: name.into(),
-            lun: None,
-            bound: Vec::new(),
-            disk: None,
-        };
+        let target = Target { name: name.into(), lun: None, bound: Vec::new(), disk: None };
         self.targets.insert(tid, target);
         Answer::ok("")
     }
@@ -216,9 +208,7 @@ impl<D: Disk> Target<D> {
             return Answer::ok("");
         };
         lun.size = size;
-        self.disk
-            .as_mut()
-            .map_or_else(|| Answer::ok(""), |disk| done(disk.resize(size)))
+        self.disk.as_mut().map_or_else(|| Answer::ok(""), |disk| done(disk.resize(size)))
     }
 
     fn unbind(&mut self, initiator: &str) -> Answer {
@@ -247,9 +237,7 @@ impl<D: Disk> Target<D> {
     }
 
     fn rescan(&self) -> Answer {
-        self.disk
-            .as_ref()
-            .map_or_else(|| failed(NO_SESSION), |disk| done(disk.rescan()))
+        self.disk.as_ref().map_or_else(|| failed(NO_SESSION), |disk| done(disk.rescan()))
     }
 
     fn detach(&mut self) {

@@ -55,17 +55,7 @@ impl<'a> Command<'a> {
 
     /// As it is sent to tgtd.
     pub fn to_fields(self) -> [&'a str; 10] {
-        let Self {
-            op,
-            mode,
-            tid,
-            name,
-            socket,
-            bstype,
-            bsopts,
-            params,
-            initiator,
-        } = self;
+        let Self { op, mode, tid, name, socket, bstype, bsopts, params, initiator } = self;
         ["tgtadm", op, mode, tid, name, socket, bstype, bsopts, params, initiator]
     }
 
@@ -74,17 +64,7 @@ impl<'a> Command<'a> {
         let &["tgtadm", op, mode, tid, name, socket, bstype, bsopts, params, initiator] = fields else {
             return None;
         };
-        Some(Self {
-            op,
-            mode,
-            tid,
-            name,
-            socket,
-            bstype,
-            bsopts,
-            params,
-            initiator,
-        })
+        Some(Self { op, mode, tid, name, socket, bstype, bsopts, params, initiator })
     }
 }
 
@@ -93,11 +73,7 @@ pub fn main(args: &Args) -> Answer {
     let command = Command::parse(args);
     // `show system` is how go-iscsi-helper asks whether the tgtd it has just started is up; told
     // no, it sleeps a whole second.
-    let patience = if (command.op, command.mode) == ("show", "system") {
-        START
-    } else {
-        Duration::ZERO
-    };
+    let patience = if (command.op, command.mode) == ("show", "system") { START } else { Duration::ZERO };
     let start = Instant::now();
     let stream = loop {
         match portal::connect_local() {

@@ -102,16 +102,8 @@ mod tests {
 
     #[test]
     fn a_read_looks_as_longhorn_writes_it() {
-        let header = Header {
-            seq: 7,
-            kind: Kind::READ,
-            offset: 0x1_0000_0200,
-            size: 4096,
-            data_len: 0,
-        };
-        let bytes = [
-            0x01, 0x1b, 7, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 1, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0,
-        ];
+        let header = Header { seq: 7, kind: Kind::READ, offset: 0x1_0000_0200, size: 4096, data_len: 0 };
+        let bytes = [0x01, 0x1b, 7, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 1, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0];
         assert_eq!(header.encode(), bytes);
     }
 

@@ -50,12 +50,7 @@ impl Scripted {
         let listener = UnixListener::bind(&socket).unwrap();
         let client = Client::connect(&socket, timeout).unwrap();
         let (stream, _) = listener.accept().unwrap();
-        Self {
-            listener,
-            client,
-            stream,
-            _dir: dir,
-        }
+        Self { listener, client, stream, _dir: dir }
     }
 
     fn next(&mut self) -> Request {
@@ -100,10 +95,7 @@ fn errors_concern_only_their_request() {
     engine.answer(&requests[1], Kind::ERROR, b"replica lost");
     engine.answer(&requests[2], Kind::RESPONSE, &[]);
     assert_eq!(full.recv().unwrap(), Err(RequestError::NoSpace));
-    assert_eq!(
-        refused.recv().unwrap(),
-        Err(RequestError::Refused("replica lost".into()))
-    );
+    assert_eq!(refused.recv().unwrap(), Err(RequestError::Refused("replica lost".into())));
     assert_eq!(fine.recv().unwrap(), Ok(vec![]));
 }
 

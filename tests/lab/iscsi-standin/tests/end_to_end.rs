@@ -117,11 +117,7 @@ fn volume_keeps_its_data(node: &mut Node) {
     fs::write(node.mountpoint.join("data"), &data).unwrap();
     node.unmount();
     node.logout();
-    assert_eq!(
-        node.engine.store.lock().unwrap()[1080..1082],
-        [0x53, 0xef],
-        "ext4's magic"
-    );
+    assert_eq!(node.engine.store.lock().unwrap()[1080..1082], [0x53, 0xef], "ext4's magic");
 
     let minor = node.login();
     node.mount(minor);
@@ -137,9 +133,7 @@ fn volume_grows(node: &mut Node) {
     assert_eq!(bytes().unwrap().trim(), SIZE.to_string());
     node.engine.store.lock().unwrap().resize(SIZE * 2, 0);
     let size = SIZE * 2;
-    node.tgtadm(&format!(
-        "--op update --mode logicalunit --tid 1 --lun 1 --params bsopts=size={size}"
-    ));
+    node.tgtadm(&format!("--op update --mode logicalunit --tid 1 --lun 1 --params bsopts=size={size}"));
     node.iscsiadm(&format!("-m node -T {} -R -p {IP}", node.target));
     assert_eq!(bytes().unwrap().trim(), size.to_string());
     node.logout();
@@ -151,11 +145,7 @@ fn lost_engine_gives_errors_until_reconnected(node: &Node) {
     node.engine.stop();
     assert!(!readable(minor));
     let before = node.engine.connections();
-    succeed(
-        node.command("sg_raw")
-            .arg(device(minor))
-            .args(["a6", "00", "00", "00", "00", "00"]),
-    );
+    succeed(node.command("sg_raw").arg(device(minor)).args(["a6", "00", "00", "00", "00", "00"]));
     assert!(readable(minor));
     assert_eq!(node.engine.connections(), before + 1);
     node.logout();
@@ -184,14 +174,7 @@ fn killed_tgtd_leaves_nothing(mut node: Node) {
     node.tgtd.kill().unwrap();
     node.tgtd.wait().unwrap();
     node.await_no_loops();
-    assert_eq!(
-        node.command("iscsiadm")
-            .args(["-m", "session"])
-            .status()
-            .unwrap()
-            .code(),
-        Some(21)
-    );
+    assert_eq!(node.command("iscsiadm").args(["-m", "session"]).status().unwrap().code(), Some(21));
 }
 
 /// A node of the cluster with one engine.
@@ -217,26 +200,11 @@ impl Node {
         }
         let socket = dir.join("engine.sock");
         let engine = Engine::start(&socket, SIZE);
-        let tgtd = Command::new(programs.join("tgtd"))
-            .arg("-f")
-            .env(STATE, &state)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let node = Self {
-            programs,
-            state,
-            mountpoint,
-            socket,
-            target,
-            tgtd,
-            engine,
-        };
+        let tgtd =
+            Command::new(programs.join("tgtd")).arg("-f").env(STATE, &state).stdin(Stdio::null()).spawn().unwrap();
+        let node = Self { programs, state, mountpoint, socket, target, tgtd, engine };
         eventually("tgtd answers", || {
-            let system = node
-                .command("tgtadm")
-                .args(["--op", "show", "--mode", "system"])
-                .output();
+            let system = node.command("tgtadm").args(["--op", "show", "--mode", "system"]).output();
             system.unwrap().status.success()
         });
         let second = node.command("tgtd").arg("-f").output().unwrap();
@@ -274,10 +242,7 @@ impl Node {
     /// Logs in as go-iscsi-helper does, and gives the loop device's number.
     fn login(&self) -> u32 {
         let target = &self.target;
-        assert!(
-            self.iscsiadm(&format!("-m discovery -t sendtargets -p {IP}"))
-                .contains(target)
-        );
+        assert!(self.iscsiadm(&format!("-m discovery -t sendtargets -p {IP}")).contains(target));
         self.iscsiadm(&format!("-m node -T {target} -p {IP} --login"));
         assert!(self.iscsiadm("-m session").contains(&format!(" {IP}:3260,1 {target} ")));
         let [minor] = loops(target)[..] else {

@@ -49,10 +49,7 @@ impl Host for Fake {
             bail!("connecting to the engine: connection refused");
         }
         self.0.add(format!("attach {target} {socket} {size} {timeout}"));
-        Ok(FakeDisk {
-            log: self.0.clone(),
-            live: socket != "/gone",
-        })
+        Ok(FakeDisk { log: self.0.clone(), live: socket != "/gone" })
     }
 }
 
@@ -93,10 +90,7 @@ struct Daemon {
 impl Daemon {
     fn new() -> Self {
         let log = Log::default();
-        Self {
-            targets: Targets::new(Fake(log.clone())),
-            log,
-        }
+        Self { targets: Targets::new(Fake(log.clone())), log }
     }
 
     /// `tgtadm --lld iscsi …`
@@ -120,14 +114,10 @@ impl Daemon {
     fn create(&mut self, socket: &str) {
         self.ok(&format!("--op new --mode target --tid 1 -T {V}"));
         let options = "--bstype longhorn --bsopts size=1073741824;request_timeout=15";
-        self.ok(&format!(
-            "--op new --mode logicalunit --tid 1 --lun 1 -b {socket} {options}"
-        ));
+        self.ok(&format!("--op new --mode logicalunit --tid 1 --lun 1 -b {socket} {options}"));
         self.ok("--op update --mode logicalunit --tid 1 --lun 1 --params thin_provisioning=1");
         let cache = "mode_page=8:0:18:0x10:0:0xff:0xff:0:0:0xff:0xff:0xff:0xff:0x80:0x14:0:0:0:0:0:0";
-        self.ok(&format!(
-            "--op update --mode logicalunit --tid 1 --lun 1 --params {cache}"
-        ));
+        self.ok(&format!("--op update --mode logicalunit --tid 1 --lun 1 --params {cache}"));
         self.ok("--op bind --mode target --tid 1 -I ALL");
     }
 }
@@ -220,10 +210,7 @@ fn a_volume_comes_and_goes_as_the_helper_does_it() {
     assert_eq!(daemon.log.take(), [] as [String; 0]);
 
     assert_eq!(daemon.portal(&["login", V]), Answer::ok("7\n"));
-    assert_eq!(
-        daemon.log.take(),
-        [format!("attach {V} /run/longhorn-vol.sock 1073741824 15")]
-    );
+    assert_eq!(daemon.log.take(), [format!("attach {V} /run/longhorn-vol.sock 1073741824 15")]);
     assert_eq!(daemon.portal(&["login", V]).code, 15, "open-iscsi: session exists");
 
     daemon.ok("--op update --mode logicalunit --tid 1 --lun 1 --params bsopts=size=2147483648");
@@ -269,10 +256,7 @@ fn a_vanished_device_is_replaced_at_the_next_login() {
     assert_eq!(daemon.portal(&["login", V]).code, 0);
     daemon.log.take();
     assert_eq!(daemon.portal(&["login", V]).code, 0);
-    assert_eq!(
-        daemon.log.take(),
-        [format!("detach {V}"), format!("attach {V} /gone 1073741824 15")]
-    );
+    assert_eq!(daemon.log.take(), [format!("detach {V}"), format!("attach {V} /gone 1073741824 15")]);
 }
 
 #[test]
@@ -291,10 +275,7 @@ fn what_cannot_be_done_fails_with_a_reason() {
     }
     daemon.ok("--op new --mode logicalunit --tid 1 --lun 1 -b /dead --bstype longhorn --bsopts size=1");
     let refused = daemon.portal(&["login", V]);
-    assert!(
-        refused.code == 8 && refused.text.contains("connection refused"),
-        "{refused:?}"
-    );
+    assert!(refused.code == 8 && refused.text.contains("connection refused"), "{refused:?}");
     assert_ne!(daemon.portal(&["rescan", V]).code, 0);
     assert_eq!(daemon.portal(&["logout", V]).code, 0, "nothing to do");
 }
@@ -312,21 +293,14 @@ fn each_side_answers_only_its_own_questions() {
 }
 
 fn live(target: &str, ip: &str, minor: u32) -> Live {
-    Live {
-        target: target.into(),
-        portal: ip.parse::<IpAddr>().ok(),
-        minor,
-    }
+    Live { target: target.into(), portal: ip.parse::<IpAddr>().ok(), minor }
 }
 
 #[test]
 fn sessions_are_found_by_target_and_address() {
     let live = [live("iqn:a", "10.0.0.1", 3), live("iqn:ab", "10.0.0.2", 4)];
     let text = sessions(&live, false).text;
-    assert!(
-        text.starts_with("tcp: [4] 10.0.0.1:3260,1 iqn:a (non-flash)\n"),
-        "{text}"
-    );
+    assert!(text.starts_with("tcp: [4] 10.0.0.1:3260,1 iqn:a (non-flash)\n"), "{text}");
     for (ip, target, expected) in [
         ("10.0.0.1", "iqn:a", true),
         ("", "iqn:a", true),

@@ -26,11 +26,7 @@ pub fn receive(stream: &mut UnixStream) -> io::Result<Request> {
 }
 
 pub fn answer(stream: &mut UnixStream, request: &Request, kind: Kind, data: &[u8]) -> io::Result<()> {
-    let header = Header {
-        kind,
-        data_len: u32::try_from(data.len()).unwrap(),
-        ..request.header
-    };
+    let header = Header { kind, data_len: u32::try_from(data.len()).unwrap(), ..request.header };
     stream.write_all(&header.encode())?;
     stream.write_all(data)
 }
@@ -47,10 +43,7 @@ pub struct Engine {
 impl Engine {
     pub fn start(socket: &Path, size: usize) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
-        let engine = Self {
-            store: Arc::new(Mutex::new(vec![0; size])),
-            connections: Arc::default(),
-        };
+        let engine = Self { store: Arc::new(Mutex::new(vec![0; size])), connections: Arc::default() };
         let serving = engine.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
