@@ -3,6 +3,7 @@
 
 mod bounds;
 mod garbage;
+mod recorded;
 mod support;
 mod table;
 mod untouched;
