@@ -86,21 +86,14 @@ fn is_needed(obs: &Observation, node: &str, cordoned: bool, role: Role, now: Tim
     }
 }
 
-/// It has a good replica on the node and is between nodes, or its pod is just starting elsewhere: taking a replica away
-/// while the file system is being mounted only makes that slower.
+/// It has a good replica on the node and is between nodes, or its pod is just starting elsewhere.
 fn needs_instance_manager(obs: &Observation, node: &str, now: Timestamp) -> bool {
     let Some(volume) = &obs.volume else { return false };
     let replica = volume.replicas.iter().any(|r| r.node == node && !r.failed);
-    let starting = obs
-        .pods
-        .iter()
-        .any(|p| p.stays() && !p.ready && p.node.as_deref().is_some_and(|n| n != node) && is_recent(p, now));
+    let elsewhere = |p: &Pod| p.node.as_deref().is_some_and(|n| n != node);
+    let starting = obs.pods.iter().any(|p| elsewhere(p) && is_starting(p, now));
     let between = !is_up_elsewhere(volume, node) && is_wanted(obs, volume, node);
     replica && (starting || between)
-}
-
-fn is_recent(pod: &Pod, now: Timestamp) -> bool {
-    pod.created.is_none_or(|at| now.duration_since(at) < STUCK_AFTER)
 }
 
 fn is_up_elsewhere(volume: &VolumeView, node: &str) -> bool {
@@ -117,12 +110,15 @@ fn is_wanted(obs: &Observation, volume: &VolumeView, node: &str) -> bool {
     !stays_here && (waits || asked || moving)
 }
 
-/// Its pod is still on the node that is being drained, or is waiting for it elsewhere.
+/// Its pod is still on the node that is being drained, or is waiting or starting.
 fn needs_controllers(obs: &Observation, node: &str, cordoned: bool, now: Timestamp) -> bool {
     let drained = |p: &Pod| cordoned && !p.finished && p.node.as_deref() == Some(node) && !is_daemon(p);
-    let attached = |on: &str| obs.attachments.iter().any(|a| a.node == on && a.attached);
-    let waiting = |p: &Pod| p.stays() && !p.ready && is_recent(p, now) && !p.node.as_deref().is_some_and(attached);
-    obs.pods.iter().any(|p| drained(p) || waiting(p))
+    obs.pods.iter().any(|p| drained(p) || is_starting(p, now))
+}
+
+/// It waits for its volume or has just got it. Taking pods off the node meanwhile only makes that slower.
+fn is_starting(pod: &Pod, now: Timestamp) -> bool {
+    pod.stays() && !pod.ready && pod.created.is_none_or(|at| now.duration_since(at) < STUCK_AFTER)
 }
 
 /// A drain leaves these where they are.
@@ -133,7 +129,6 @@ fn is_daemon(pod: &Pod) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use handoff_cluster::Attachment;
     use handoff_storage::{AttachRequest, ReplicaView};
 
     fn pod(node: Option<&str>, terminating: bool) -> Arc<Pod> {
@@ -194,34 +189,23 @@ mod tests {
     }
 
     #[test]
-    fn the_controllers_stay_from_the_beginning_of_the_drain_until_kubernetes_sees_the_volume_attached() {
+    fn the_controllers_stay_from_the_beginning_of_the_drain_until_the_pod_is_ready_again() {
         let controller = Role::Storage(StorageRole::CsiController);
-        let of = |pods: Vec<Arc<Pod>>, attached: bool| {
-            let attachment = Attachment {
-                name: "csi-x".into(),
-                node: "b".into(),
-                volume: "pv".into(),
-                attached,
-                deleting: false,
-                attach_error: None,
-                created: None,
-            };
-            Observation { pods, attachments: vec![Arc::new(attachment)], ..Observation::default() }
-        };
-        assert!(needed(&of(vec![pod(Some("a"), false)], false), controller), "about to be evicted");
-        assert!(needed(&of(vec![pod(Some("a"), true)], false), controller));
-        assert!(needed(&of(vec![pod(None, false)], false), controller), "not bound yet");
-        assert!(needed(&of(vec![pod(Some("b"), false)], false), controller), "not attached yet");
-        assert!(!needed(&of(vec![pod(Some("b"), false)], true), controller), "attached");
-        assert!(!needed(&of(vec![], false), controller), "nobody wants it");
-        let waiting = of(vec![pod(Some("a"), true)], false);
+        let of = |pods: Vec<Arc<Pod>>| Observation { pods, ..Observation::default() };
+        let ready = |p: Arc<Pod>| Arc::new(Pod { ready: true, ..Pod::clone(&p) });
+        assert!(needed(&of(vec![ready(pod(Some("a"), false))]), controller), "about to be evicted");
+        assert!(needed(&of(vec![pod(Some("a"), true)]), controller));
+        assert!(needed(&of(vec![pod(None, false)]), controller), "not bound yet");
+        assert!(needed(&of(vec![pod(Some("b"), false)]), controller), "starting");
+        assert!(!needed(&of(vec![ready(pod(Some("b"), false))]), controller), "ready");
+        assert!(!needed(&of(vec![]), controller), "nobody wants it");
+        let waiting = of(vec![pod(Some("a"), true)]);
         assert!(!needed(&waiting, Role::Ourselves), "no backup in flight: nothing for us to do in time");
-        let ready = of(vec![Arc::new(Pod { ready: true, ..Pod::clone(&pod(Some("a"), false)) })], false);
-        assert!(needed(&ready, controller), "in use here, and the node is being drained");
-        assert!(!is_needed(&ready, "a", false, controller, Timestamp::UNIX_EPOCH), "in use here, no drain");
+        let used = of(vec![ready(pod(Some("a"), false))]);
+        assert!(!is_needed(&used, "a", false, controller, Timestamp::UNIX_EPOCH), "in use here, no drain");
         let daemon = Pod { owner_kind: Some("DaemonSet".into()), ready: true, ..Pod::clone(&pod(Some("a"), false)) };
-        assert!(!needed(&of(vec![Arc::new(daemon)], false), controller), "a drain leaves it alone");
+        assert!(!needed(&of(vec![Arc::new(daemon)]), controller), "a drain leaves it alone");
         let old = Pod { created: Some(Timestamp::UNIX_EPOCH - STUCK_AFTER), ..Pod::clone(&pod(Some("b"), false)) };
-        assert!(!needed(&of(vec![Arc::new(old)], false), controller), "stuck for another reason");
+        assert!(!needed(&of(vec![Arc::new(old)]), controller), "stuck for another reason");
     }
 }

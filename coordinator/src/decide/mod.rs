@@ -278,4 +278,6 @@ impl Draft<'_> {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -6,11 +6,11 @@ use handoff_cluster::{Attachment, ObjectKey, Pod};
 use handoff_storage::{AttachRequest, BackupView, ReplicaView, SnapshotView, VolumeState, VolumeView};
 use std::sync::Arc;
 
-fn at(seconds: f64) -> Timestamp {
+pub(super) fn at(seconds: f64) -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap() + SignedDuration::from_secs_f64(seconds)
 }
 
-fn spec(backups: &[&str]) -> VolumeHandoffSpec {
+pub(super) fn spec(backups: &[&str]) -> VolumeHandoffSpec {
     VolumeHandoffSpec {
         volume: VolumeIdentity { driver: "d".into(), handle: "v".into(), volume: "pv".into(), claim: "c".into() },
         pod: PodIdentity { name: "db-0".into(), uid: "old".into() },
@@ -34,7 +34,7 @@ fn spec(backups: &[&str]) -> VolumeHandoffSpec {
     }
 }
 
-fn pod(uid: &str, node: Option<&str>) -> Pod {
+pub(super) fn pod(uid: &str, node: Option<&str>) -> Pod {
     Pod {
         key: ObjectKey::new("ns", "db-0"),
         uid: uid.into(),
@@ -49,11 +49,11 @@ fn pod(uid: &str, node: Option<&str>) -> Pod {
     }
 }
 
-fn request(node: &str, ours: bool, satisfied: bool) -> AttachRequest {
+pub(super) fn request(node: &str, ours: bool, satisfied: bool) -> AttachRequest {
     AttachRequest { id: format!("csi-{node}"), node: node.into(), workload: true, ours, satisfied }
 }
 
-fn volume(state: VolumeState, node: Option<&str>, requests: Vec<AttachRequest>) -> VolumeView {
+pub(super) fn volume(state: VolumeState, node: Option<&str>, requests: Vec<AttachRequest>) -> VolumeView {
     let up = state == VolumeState::Attached;
     VolumeView {
         state,
@@ -66,7 +66,7 @@ fn volume(state: VolumeState, node: Option<&str>, requests: Vec<AttachRequest>) 
     }
 }
 
-fn backup(name: &str, state: BackupState, ended: Option<f64>) -> BackupView {
+pub(super) fn backup(name: &str, state: BackupState, ended: Option<f64>) -> BackupView {
     BackupView {
         name: name.into(),
         uid: format!("uid-{name}"),
