@@ -88,8 +88,8 @@ impl Metrics {
     }
 
     /// An eviction was answered 429.
-    pub fn held(&self, what: impl std::fmt::Debug) {
-        self.holds.get_or_create(&label(what)).inc();
+    pub fn held(&self, what: &str) {
+        self.holds.get_or_create(&Label { kind: what.to_owned() }).inc();
     }
 
     /// An outward action failed.

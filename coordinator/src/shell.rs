@@ -155,6 +155,7 @@ impl Coordinator {
         if !self.leadership.is_held() {
             return None;
         }
+        self.metrics.owed(self.handoffs.read().iter().map(AsRef::as_ref));
         let volume = self.cluster.read().volume(volume)?;
         if volume.driver != self.storage.driver() || volume.shared {
             return None;
@@ -324,16 +325,11 @@ impl Coordinator {
             Ok(written) => {
                 self.remember(written);
                 self.metrics.journal(handoff.spec.trigger, before, &decision.status);
-                self.metrics.owed(self.handoffs.read().iter().map(AsRef::as_ref));
                 let status = &decision.status;
-                tracing::info!(
-                    handoff = handoff.name_any(),
-                    phase = ?status.phase,
-                    to = status.to,
-                    backups = status.backups_safe,
-                    step = status.timeline.last().map(|s| s.what.as_str()),
-                    message = status.message,
-                );
+                let phase = status.phase.map(|p| format!("{p:?}"));
+                let step = status.timeline.last().map(|s| s.what.as_str());
+                let (handoff, to, backups) = (handoff.name_any(), &status.to, &status.backups_safe);
+                tracing::info!(handoff, phase, to, backups, step, "{}", status.message);
                 Ok(())
             }
             Err(error) => {

@@ -44,8 +44,9 @@ impl Coordinator {
         }
         if !dry_run {
             self.metrics.held(match role {
-                Role::Storage(role) => format!("{role:?}"),
-                Role::Ourselves => "Handoff".to_owned(),
+                Role::Storage(StorageRole::InstanceManager) => "InstanceManager",
+                Role::Storage(StorageRole::CsiController) => "CsiController",
+                Role::Ourselves => "Handoff",
             });
         }
         let claim = moving.claim.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -12,11 +12,14 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 use std::sync::Arc;
 
+/// Requests: node, ours, satisfied.
+type Requests = Vec<(u8, bool, bool)>;
+
 /// One thing that may be seen next.
 #[derive(Clone, Debug)]
 struct Seen {
     pods: Vec<(u8, Option<u8>, bool, bool)>,
-    volume: Option<(VolumeState, Option<u8>, Vec<(u8, bool, bool)>)>,
+    volume: Option<(VolumeState, Option<u8>, Requests)>,
     backups: Vec<(BackupState, Option<u16>)>,
     snapshots: bool,
     refused: bool,

@@ -226,12 +226,13 @@ impl Draft<'_> {
     pub(super) fn waiting_for(&self) -> Option<String> {
         let resume = self.status.resumes.iter().find(|r| !r.state.is_final())?;
         let name = &resume.backup;
-        let progress = self.obs.backup(name).map_or(0, |b| b.progress);
+        // in steps of ten: each change is a write of the journal
+        let progress = self.obs.backup(name).map_or(0, |b| b.progress / 10 * 10);
         Some(match resume.state {
             ResumeState::Probing => format!("asking whether backup {name} is complete after all"),
-            ResumeState::Running => format!("backup {name} runs again: {progress} %"),
+            ResumeState::Running => format!("backup {name} runs again, past {progress} %"),
             _ if self.obs.backup(name).is_some_and(BackupView::in_flight) => {
-                format!("backup {name} is in flight: {progress} %")
+                format!("backup {name} is in flight, past {progress} %")
             }
             _ => match resume.next_try_at {
                 Some(at) => format!("backup {name} is tried again at {at:.0}: {}", resume.reason),
