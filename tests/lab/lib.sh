@@ -1,5 +1,4 @@
 # Shared by `lab` and by the step scripts in build/ and up/. Sourced, never run.
-# shellcheck shell=bash
 set -euo pipefail
 
 LAB_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -7,14 +6,15 @@ REPO=$(cd "$LAB_DIR/../.." && pwd)
 # shellcheck source=versions.env
 . "$LAB_DIR/versions.env"
 
-export HANDOFF_CACHE=${HANDOFF_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/handoff}   # what is built; survives `down`
-LAB_STATE=$(realpath -m "${LAB_STATE:-/var/lib/handoff-lab}")                   # what runs; gone after `down`
+# what is built, and survives `down`; what runs, and is gone after it
+HANDOFF_CACHE=$(realpath -m "${HANDOFF_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/handoff}")
+LAB_STATE=$(realpath -m "${LAB_STATE:-/var/lib/handoff-lab}")
 # Labs beside each other differ in LAB_STATE. All else that the machine knows by name is the cgroup above everything:
 LAB_CGROUP=handoff-lab
 [ "$LAB_STATE" = /var/lib/handoff-lab ] || LAB_CGROUP+=-$(cksum <<<"$LAB_STATE" | cut -d' ' -f1)
-export LAB_STATE LAB_CGROUP
+export HANDOFF_CACHE LAB_STATE LAB_CGROUP
 export LONGHORN=${LONGHORN:-$LONGHORN_DEFAULT}
-export LAB_LONGHORN_BIN=${LAB_LONGHORN_BIN:-} LAB_IMAGES=${LAB_IMAGES:-build}
+export LAB_LONGHORN_BIN=${LAB_LONGHORN_BIN:+$(realpath -m "$LAB_LONGHORN_BIN")} LAB_IMAGES=${LAB_IMAGES:-build}
 
 CLUSTER=lab
 CONTROL_PLANE=$CLUSTER-control-plane
@@ -27,14 +27,22 @@ BIN_KIND=$HANDOFF_CACHE/bin/kind-$KIND
 BIN_CONTAINERD=$HANDOFF_CACHE/bin/containerd-$CONTAINERD
 BIN_CNI=$HANDOFF_CACHE/bin/cni-$CNI_PLUGINS
 BIN_VERSITYGW=$HANDOFF_CACHE/bin/versitygw-$VERSITYGW
-BIN_STANDIN=$HANDOFF_CACHE/target-standin/release/iscsi-standin
+BIN_SIDECARS=$HANDOFF_CACHE/bin/sidecars
+BIN_STANDIN=$HANDOFF_CACHE/bin/iscsi-standin
 BASE=$HANDOFF_CACHE/base-$DEBIAN                   # a root directory, and BASE.tar, the same as an image layer
 IMAGES=$HANDOFF_CACHE/images
 NODE_IMAGE=kindest/node:v$KUBERNETES-lab
 NODE_ROOT=$IMAGES/node-$KUBERNETES.tar             # its root file system, for `docker import`
 IMAGES_ALL=$IMAGES/all-$KUBERNETES.tar             # archives the nodes import when they boot
 IMAGES_CONTROL_PLANE=$IMAGES/control-plane-$KUBERNETES.tar
-if [ -n "$LAB_LONGHORN_BIN" ]; then
+if [ "$LAB_IMAGES" = pull ]; then
+  LONGHORN_KEY=$LONGHORN-pulled
+  BIN_KUBERNETES=$HANDOFF_CACHE/bin/kubernetes-pulled    # kubectl only, out of the node image
+  NODE_IMAGE=$KIND_NODE_IMAGE
+  NODE_ROOT=$IMAGES/node-pulled.tar                      # `docker save` of it
+  IMAGES_ALL=$IMAGES/all-pulled.tar
+  IMAGES_CONTROL_PLANE=$IMAGES/control-plane-pulled.tar
+elif [ -n "$LAB_LONGHORN_BIN" ]; then
   BIN_LONGHORN=$LAB_LONGHORN_BIN
   # a name that follows the files: other binaries under the same version number are another image archive
   LONGHORN_KEY=$LONGHORN-own-$(stat -Lc '%n %s %Y' "$LAB_LONGHORN_BIN"/* 2>/dev/null | sha256sum | cut -c1-8)
@@ -44,6 +52,7 @@ else
 fi
 IMAGES_LONGHORN=$IMAGES/longhorn-$LONGHORN_KEY.tar
 LONGHORN_CRDS=$IMAGES/longhorn-$LONGHORN_KEY-crds.yaml
+LONGHORN_RELEASED=$IMAGES/longhorn-$LONGHORN_KEY.yaml    # its released manifest, when images are pulled
 
 export DOCKER_HOST=unix://$LAB_STATE/docker.sock KUBECONFIG=$LAB_STATE/kubeconfig
 export PATH=$BIN_KUBERNETES:$BIN_KIND:$PATH
@@ -51,13 +60,16 @@ export PATH=$BIN_KUBERNETES:$BIN_KIND:$PATH
 say() { printf '%s %s\n' "$(date +%T)" "$*" >&2; }
 die() { printf 'lab: %s\n' "$*" >&2; exit 1; }
 
-# fresh OUT INPUT... : OUT exists and none of the inputs is newer
+# fresh OUT INPUT... : OUT is made of these inputs. Files of this repository count by content, as a new clone gives them
+# new times; products by size and time. If it is not: make OUT.tmp, then call `finish OUT`.
 fresh() {
   local out=$1 in; shift
-  [ -e "$out" ] || return 1
-  for in; do [ "$in" -nt "$out" ] && return 1; done
-  return 0
+  made_of=$(for in; do
+    case $in in "$REPO"/*) sha256sum <"$in" ;; *) stat -Lc '%s %Y' "$in" ;; esac
+  done | sha256sum)
+  [ -e "$out" ] && [ "$made_of" = "$(cat "$out.made-of" 2>/dev/null)" ]
 }
+finish() { rm -rf "$1"; mv "$1.tmp" "$1"; echo "$made_of" >"$1.made-of"; }
 
 # step DIR/NAME.sh [NAME] : runs one step, says how long it took, keeps its output in a log file.
 # A step that finds nothing to do exits with 77; then the time of its last real run stays on record.
@@ -98,6 +110,7 @@ in_lab() {
   local pid
   pid=$(lab_pid) || die "the lab is not up (start it with: $LAB_DIR/lab up)"
   # nsenter -m forgets the working directory, so go back to it
+  # shellcheck disable=SC2016
   HANDOFF_LAB_INSIDE=$LAB_STATE nsenter -t "$pid" --net --mount --pid -- bash -c 'cd "$0" && exec "$@"' "$PWD" "$@"
 }
 kube() { in_lab kubectl "$@"; }
@@ -122,7 +135,7 @@ layer() { tar --sort=name --mtime=@0 --numeric-owner --owner=0 --group=0 -C "$1"
 # writes a docker-archive with one or several images; a layer they share is stored once
 image_archive() {
   local out=$1 spec name layers entry user l sum ids files config manifest='[]' work; shift
-  work=$(mktemp -d "$out.XXXX")
+  work=$(mktemp -d)
   declare -A digest=()
   for spec; do
     IFS='|' read -r name layers entry user <<<"$spec"

@@ -34,9 +34,9 @@ pub struct Common {
     /// Speed of the link to the backup target (lab only).
     #[arg(long, global = true, default_value = "16mbit")]
     pub link: String,
-    /// Fresh random data under each backup, in MiB.
-    #[arg(long, global = true, default_value_t = 200, value_parser = clap::value_parser!(u32).range(20..=400))]
-    pub data: u32,
+    /// Fresh random data under each backup, in MiB; 200, for `ci` 100.
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(20..=400))]
+    pub data: Option<u32>,
     /// Progress of the backup, in percent, at which the drain begins.
     #[arg(long, global = true, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=90))]
     pub at_progress: u8,
@@ -61,6 +61,7 @@ pub enum Command {
 
 /// `demo`.
 #[derive(Debug, Parser)]
+#[command(args_override_self = true)]
 pub struct DemoArgs {
     /// How long a move without Handoff is given before the node is uncordoned, in seconds.
     #[arg(long, default_value = "90", value_parser = seconds)]
@@ -75,6 +76,7 @@ pub struct DemoArgs {
 
 /// `moves`.
 #[derive(Debug, Parser)]
+#[command(args_override_self = true)]
 pub struct MovesArgs {
     /// Moves with a backup in flight.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -111,6 +113,13 @@ pub struct CiArgs {
     /// Write all figures to this file.
     #[arg(long)]
     pub json: Option<PathBuf>,
+}
+
+impl Command {
+    /// Fresh data under each backup, in MiB, unless asked otherwise.
+    pub fn data(&self) -> u32 {
+        if matches!(self, Self::Ci(_)) { 100 } else { 200 }
+    }
 }
 
 /// How often the kubelets look at what changed on their node.

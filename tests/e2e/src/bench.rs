@@ -25,11 +25,13 @@ pub struct Bench {
     pub longhorn: String,
     /// Nodes that carry storage.
     pub nodes: Vec<String>,
+    /// Fresh random data under each backup, in MiB.
+    pub data: u32,
 }
 
 impl Bench {
     /// Connects, checks that the cluster can serve, and removes what an aborted run left.
-    pub async fn open(common: Common) -> Result<Self> {
+    pub async fn open(common: Common, data: u32) -> Result<Self> {
         let cluster = Cluster::connect(&common.longhorn_namespace).await?;
         let longhorn = cluster.setting("current-longhorn-version").await.context("is Longhorn installed?")?;
         eprintln!("Longhorn {longhorn}");
@@ -45,10 +47,11 @@ impl Bench {
         if lab.is_none() {
             eprintln!("no --lab: the link is used as it is, and uploads are not counted");
         }
-        let bench = Self { cluster, lab, common, longhorn, nodes };
+        let data = common.data.unwrap_or(data);
+        let bench = Self { cluster, lab, common, longhorn, nodes, data };
         settle::uncordon(&bench).await?;
         bench.link_slow().await?;
-        workload::remove_leftovers(&bench.cluster, &bench.longhorn).await?;
+        workload::remove_leftovers(&bench.cluster).await?;
         Ok(bench)
     }
 
@@ -92,7 +95,7 @@ impl Bench {
             eprintln!("kept: namespace {NAMESPACE_NAME}");
             return Ok(());
         }
-        workload::remove_leftovers(&self.cluster, &self.longhorn).await
+        workload::remove_leftovers(&self.cluster).await
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 /// Runs the command; whether every claim held.
 pub async fn run(args: Args) -> Result<bool> {
-    let bench = Bench::open(args.common).await?;
+    let bench = Bench::open(args.common, args.command.data()).await?;
     let work = async {
         match args.command {
             Command::Demo(demo) => demo::run(&bench, &demo).await,

@@ -26,7 +26,7 @@ pub async fn run(bench: &Bench, args: &DemoArgs) -> Result<bool> {
     if let (Some(kubelet), Some(lab)) = (args.kubelet, &bench.lab) {
         lab.kubelet(kubelet).await?;
     }
-    println!("Longhorn {}, {} MiB of fresh random data, link {}", bench.longhorn, bench.common.data, link(bench));
+    println!("Longhorn {}, {} MiB of fresh random data, link {}", bench.longhorn, bench.data, link(bench));
     bench.without_handoff().await?;
     let mut outcomes = Vec::new();
     let chosen = |scene: &Scene| args.only.is_empty() || args.only.iter().any(|letter| letter == scene.letter);
@@ -76,7 +76,7 @@ fn link(bench: &Bench) -> &str {
 
 async fn play(bench: &Bench, scene: &Scene) -> Result<Outcome> {
     println!("\n({}) {}", scene.letter, scene.title);
-    workload::remove_leftovers(&bench.cluster, &bench.longhorn).await?;
+    workload::remove_leftovers(&bench.cluster).await?;
     workload::deploy(&bench.cluster, WorkloadKind::Statefulset, &bench.common.image).await?;
     let outcome = travel(bench, &scene.plan).await?;
     if outcome.stuck.is_some() {

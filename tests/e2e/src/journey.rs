@@ -155,7 +155,7 @@ pub async fn travel(bench: &Bench, plan: &Plan) -> Result<Outcome> {
 /// Fresh data, and a backup of it that has come as far as asked for, with more data written since.
 async fn load(bench: &Bench, workload: &Running, plan: &Plan) -> Result<Cargo> {
     let (cluster, common) = (&bench.cluster, &bench.common);
-    workload::write(&workload.pod, "before", common.data).await?;
+    workload::write(&workload.pod, "before", bench.data).await?;
     let at_snapshot = workload::checksums(&workload.pod).await?;
     if !plan.backup {
         return Ok(Cargo { at_drain: at_snapshot.clone(), at_snapshot, backup: None, since: None });
@@ -167,7 +167,7 @@ async fn load(bench: &Bench, workload: &Running, plan: &Plan) -> Result<Cargo> {
         None => None,
     };
     let backup = backup::start(cluster, workload, &name).await?;
-    workload::write(&workload.pod, "during", common.data / 5).await?;
+    workload::write(&workload.pod, "during", bench.data / 5).await?;
     let at_drain = workload::checksums(&workload.pod).await?;
     backup::reach(cluster, &backup, common.at_progress, PROGRESS_LIMIT).await?;
     let progress = backup::state(cluster, &backup).await?.progress;

@@ -71,7 +71,7 @@ pub async fn ci(bench: &Bench, args: &CiArgs) -> Result<bool> {
     for i in 1..=args.count {
         if i == args.count && i >= 3 {
             kind = WorkloadKind::Deployment;
-            workload::remove_leftovers(&bench.cluster, &bench.longhorn).await?;
+            workload::remove_leftovers(&bench.cluster).await?;
             workload::deploy(&bench.cluster, kind, &bench.common.image).await?;
         }
         moves.push(one(bench, &with_handoff(), &format!("move {i} of {}, {kind:?}", args.count)).await?);
@@ -148,7 +148,7 @@ fn figures(
     Figures {
         longhorn: bench.longhorn.clone(),
         workload,
-        data_mib: bench.common.data,
+        data_mib: bench.data,
         link: if bench.lab.is_some() { bench.common.link.clone() } else { "as it is".to_owned() },
         plain,
         moves,

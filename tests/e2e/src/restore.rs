@@ -5,7 +5,7 @@ use crate::{
     workload::{self, Checksums, NAMESPACE_NAME},
 };
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 const NAME: &str = "handoff-e2e-restore";
@@ -22,6 +22,8 @@ pub async fn checksums(cluster: &Cluster, url: &str, image: &str) -> Result<Chec
         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": NAME,
             "resources": {"requests": {"storage": workload::SIZE}}}});
     cluster.apply(&CLAIM, &claim).await?;
+    // a pod that comes before Longhorn is done waits for back-offs
+    until(LIMIT, "Longhorn to restore", async || restoring(cluster).await).await?;
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": NAME, "namespace": NAMESPACE_NAME},
         "spec": workload::pod_spec(image, Some(NAME))});
     cluster.apply(&POD, &pod).await?;
@@ -33,6 +35,21 @@ pub async fn checksums(cluster: &Cluster, url: &str, image: &str) -> Result<Chec
     let found = workload::checksums(NAME).await?;
     clean(cluster).await?;
     Ok(found)
+}
+
+/// What Longhorn still has to do.
+async fn restoring(cluster: &Cluster) -> Result<Option<String>> {
+    let claim = cluster.get(&CLAIM, NAMESPACE_NAME, NAME).await?;
+    let volume = claim.text("/spec/volumeName");
+    if volume.is_empty() {
+        return Ok(Some("no volume yet".to_owned()));
+    }
+    let handle = cluster.get(&VOLUME, "", volume).await?.text("/spec/csi/volumeHandle").to_owned();
+    let found = cluster.get(&LH_VOLUME, &cluster.longhorn, &handle).await?;
+    let is = |pointer| found.pointer(pointer) == Some(&Value::Bool(true));
+    let state = found.text("/status/state");
+    let done = is("/status/restoreInitiated") && !is("/status/restoreRequired") && state == "detached";
+    Ok((!done).then(|| format!("volume is {state}")))
 }
 
 async fn clean(cluster: &Cluster) -> Result<()> {

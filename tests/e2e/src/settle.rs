@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// On nodes that we cordoned; an operator's own cordon is left alone.
 const MARK: &str = "handoff-e2e/drained";
 /// A pod that waits for the attacher's back-off is helped this often.
-const KICK: Duration = Duration::from_secs(10);
+const KICK: Duration = Duration::from_secs(5);
 
 /// Marks a node as cordoned by us.
 pub async fn mark(cluster: &Cluster, node: &str) -> Result<()> {
@@ -39,10 +39,7 @@ pub async fn uncordon(bench: &Bench) -> Result<()> {
 pub async fn settle(bench: &Bench) -> Result<Running> {
     let mut kicked = Instant::now();
     rest("the cluster to come to rest", async || {
-        if kicked.elapsed() > KICK {
-            kicked = Instant::now();
-            kick_attacher(&bench.cluster).await?;
-        }
+        kick_attacher(&bench.cluster, &mut kicked).await?;
         missing(bench).await
     })
     .await?;
@@ -132,7 +129,11 @@ fn is_head_parent(snapshot: &Value) -> bool {
 }
 
 /// A stranded attachment is retried after up to five minutes; any change of its object has it retried at once.
-async fn kick_attacher(cluster: &Cluster) -> Result<()> {
+async fn kick_attacher(cluster: &Cluster, last: &mut Instant) -> Result<()> {
+    if last.elapsed() < KICK {
+        return Ok(());
+    }
+    *last = Instant::now();
     for attachment in cluster.list(&ATTACHMENT, "", "").await? {
         if attachment.has("/status/attachError") || attachment.has("/status/detachError") {
             let now = Timestamp::now().to_string();

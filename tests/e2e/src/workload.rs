@@ -2,7 +2,7 @@
 
 use crate::{
     args::WorkloadKind,
-    bench::rest,
+    bench,
     cluster::{
         CLAIM, Cluster, DEPLOYMENT, LH_BACKUP_VOLUME, LH_VOLUME, NAMESPACE, POD, Read, STATEFULSET, STORAGE_CLASS,
         VOLUME,
@@ -169,7 +169,7 @@ pub async fn kubectl(args: &[&str]) -> Result<String> {
 }
 
 /// Removes workload, volumes and backups of this and of earlier runs.
-pub async fn remove_leftovers(cluster: &Cluster, longhorn: &str) -> Result<()> {
+pub async fn remove_leftovers(cluster: &Cluster) -> Result<()> {
     let ours: Vec<_> = cluster.list(&LH_VOLUME, &cluster.longhorn, "").await?;
     let ours = ours.iter().filter(|v| v.text("/status/kubernetesStatus/namespace") == NAMESPACE_NAME);
     let ours: Vec<String> = ours.map(|v| v.name().to_owned()).collect();
@@ -178,26 +178,21 @@ pub async fn remove_leftovers(cluster: &Cluster, longhorn: &str) -> Result<()> {
         cluster.delete(&STORAGE_CLASS, "", class.name()).await?;
     }
     for volume in &ours {
-        rest(&format!("volume {volume} to go"), async || {
+        bench::rest(&format!("volume {volume} to go"), async || {
             Ok(cluster.find(&LH_VOLUME, &cluster.longhorn, volume).await?.map(|v| v.text("/status/state").to_owned()))
         })
         .await?;
-        forget_backups(cluster, volume, longhorn).await?;
     }
-    Ok(())
+    forget_backups(cluster).await
 }
 
-/// Has Longhorn delete a volume's backups, here and at the target, in its own time.
-async fn forget_backups(cluster: &Cluster, volume: &str, longhorn: &str) -> Result<()> {
-    // 1.7 has one backup target, and names the object after the volume
-    let names: Vec<String> = if longhorn.starts_with("v1.7.") {
-        vec![volume.to_owned()]
-    } else {
-        let found = cluster.list(&LH_BACKUP_VOLUME, &cluster.longhorn, &format!("backup-volume={volume}")).await?;
-        found.iter().map(|b| b.name().to_owned()).collect()
-    };
-    for name in names {
-        cluster.delete(&LH_BACKUP_VOLUME, &cluster.longhorn, &name).await?;
+/// Has Longhorn delete our backups, here and at the target, in its own time. What it cannot delete yet (an interrupted
+/// backup keeps its lock for 150 s) it finds at the target again, and the next run has it deleted then.
+async fn forget_backups(cluster: &Cluster) -> Result<()> {
+    for volume in cluster.list(&LH_BACKUP_VOLUME, &cluster.longhorn, "").await? {
+        if volume.text("/status/storageClassName").starts_with(CLASS) {
+            cluster.delete(&LH_BACKUP_VOLUME, &cluster.longhorn, volume.name()).await?;
+        }
     }
     Ok(())
 }

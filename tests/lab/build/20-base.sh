@@ -3,8 +3,9 @@
 . "$(dirname "$0")/../lib.sh"
 
 fresh "$BASE.tar" "$0" && exit 77
-mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' \
-  /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n1)
+apt-get update -qq
+# shellcheck disable=SC2016
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | awk '!/security/ && !n++')
 # node: systemd to iproute2; kube-proxy: iptables, conntrack; Longhorn: tini, netcat (its probes), e2fsprogs, mount
 packages=systemd,runc,ca-certificates,kmod,procps,ethtool,iproute2,iptables,nftables,conntrack
 packages+=,bash,util-linux,mount,e2fsprogs,tini,netcat-openbsd
@@ -17,4 +18,4 @@ rm -rf var/cache/apt/* var/lib/apt/lists/* var/log/* var/cache/debconf/*-old \
 cd /
 mv "$BASE.tmp" "$BASE"
 layer "$BASE" "$BASE.tar.tmp"
-mv "$BASE.tar.tmp" "$BASE.tar"
+finish "$BASE.tar"

@@ -1,9 +1,9 @@
-# Kubernetes, etcd, CoreDNS and the CSI sidecars: one Go module (go/kubernetes), so that what they share compiles once.
+# Kubernetes, etcd, CoreDNS, csi-attacher and csi-provisioner: one Go module (go/kubernetes), so that what they share compiles once.
 # on failure: run `lab build` again, it goes on with what is compiled; needs a Go module proxy
 . "$(dirname "$0")/../lib.sh"
 
 out=$BIN_KUBERNETES
-fresh "$out" "$LAB_DIR"/go/kubernetes/{go.mod,*/*.go} && exit 77
+fresh "$out" "$LAB_DIR"/go/kubernetes/{go.mod,etcd/main.go,coredns/main.go} && exit 77
 IFS=. read -r major minor _ <<<"$KUBERNETES"
 ldflags="-s -w"
 for p in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
@@ -16,5 +16,5 @@ CGO_ENABLED=0 go build -p 2 -mod=readonly -trimpath -buildvcs=false -ldflags "$l
   k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kube-proxy,kubeadm,kubectl,kubelet} \
   github.com/kubernetes-csi/external-attacher/v4/cmd/csi-attacher \
   github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner \
-  ./etcd ./coredns ./sidecars
-rm -rf "$out"; mv "$out.tmp" "$out"; touch "$out"
+  ./etcd ./coredns
+finish "$out"

@@ -5,7 +5,6 @@
 
 [ -z "$LAB_LONGHORN_BIN" ] || exit 77
 module=$LAB_DIR/go/longhorn-$LONGHORN
-[ -d "$module" ] || { echo "no go/longhorn-$LONGHORN; there are: $LONGHORN_BUILDABLE. For another version set LAB_LONGHORN_BIN."; exit 1; }
 fresh "$BIN_LONGHORN" "$module/go.mod" "$LAB_DIR"/go/spdk-stub/pkg/*/*.go && exit 77
 engine=LONGHORN_ENGINE_${LONGHORN//./_}
 out=$BIN_LONGHORN.tmp
@@ -18,4 +17,4 @@ CGO_ENABLED=1 GONOSUMDB='github.com/longhorn/*' go build -p 2 -mod=readonly -tri
   -ldflags "-s -w -linkmode external -extldflags -static -X main.Version=v${!engine} -X github.com/longhorn/longhorn-manager/meta.Version=v$LONGHORN" \
   github.com/longhorn/longhorn-{manager,engine,instance-manager}
 mv "$out/longhorn-engine" "$out/longhorn"
-rm -rf "$BIN_LONGHORN"; mv "$out" "$BIN_LONGHORN"; touch "$BIN_LONGHORN"
+finish "$BIN_LONGHORN"

@@ -1,9 +1,9 @@
-# The iSCSI stand-in, for machines whose kernel has no iSCSI.
-# on failure: needs a Rust toolchain and a crates.io registry or mirror
+# The iSCSI stand-in.
+# on failure: needs a Rust toolchain and a crate registry
 . "$(dirname "$0")/../lib.sh"
 
-grep -q iscsi-standin "$REPO/Cargo.toml" || exit 77   # TEMPORARY
-before=$(stat -c %Y "$BIN_STANDIN" 2>/dev/null || true)
+fresh "$BIN_STANDIN" "$LAB_DIR"/iscsi-standin/{Cargo.toml,src/*.rs} && exit 77
 cd "$REPO"
 CARGO_TARGET_DIR=$HANDOFF_CACHE/target-standin cargo build --release -p iscsi-standin
-[ "$before" != "$(stat -c %Y "$BIN_STANDIN")" ] || exit 77
+cp "$HANDOFF_CACHE/target-standin/release/iscsi-standin" "$BIN_STANDIN.tmp"
+finish "$BIN_STANDIN"

@@ -3,7 +3,7 @@
 
 mkdir -p "$IMAGES"
 done_before=true
-root=$(mktemp -d "$IMAGES/root.XXXX"); trap 'rm -rf "$root"' EXIT
+root=$(mktemp -d "$IMAGES/tmp.XXXX"); trap 'rm -rf "$root"' EXIT
 
 # put NAME FILE DEST... : a directory $root/NAME with the files at their places, and its layer $root/NAME.tar
 put() {
@@ -21,11 +21,12 @@ if ! fresh "$IMAGES_ALL" "$0" "$BASE.tar" "$K" "$LAB_DIR/node/pause.c"; then
   put pause "$root/pause.bin" /pause
   put coredns "$K/coredns" /coredns
   put kube-proxy "$K/kube-proxy" /usr/local/bin/kube-proxy
-  image_archive "$IMAGES_ALL" \
+  image_archive "$IMAGES_ALL.tmp" \
     "$(name_of pause)|$root/pause.tar|[\"/pause\"]" \
     "$(name_of coredns)|$root/coredns.tar|[\"/coredns\"]" \
     "$(name_of kube-proxy)|$BASE.tar,$root/kube-proxy.tar|null" \
     "lab.local/shell:1|$BASE.tar|null"
+  finish "$IMAGES_ALL"
 fi
 
 if ! fresh "$IMAGES_CONTROL_PLANE" "$0" "$K" "$BIN_VERSITYGW"; then
@@ -36,20 +37,21 @@ if ! fresh "$IMAGES_CONTROL_PLANE" "$0" "$K" "$BIN_VERSITYGW"; then
     specs+=("$(name_of $c)|$root/$c.tar|null")
   done
   put versitygw "$BIN_VERSITYGW/versitygw" /versitygw
-  image_archive "$IMAGES_CONTROL_PLANE" "${specs[@]}" "lab.local/versitygw:1|$root/versitygw.tar|[\"/versitygw\"]"
+  image_archive "$IMAGES_CONTROL_PLANE.tmp" "${specs[@]}" "lab.local/versitygw:1|$root/versitygw.tar|[\"/versitygw\"]"
+  finish "$IMAGES_CONTROL_PLANE"
 fi
 
-if ! fresh "$IMAGES_LONGHORN" "$0" "$BASE.tar" "$BIN_STANDIN" "$LAB_DIR/node/instance-manager" "$K" "$BIN_LONGHORN"/longhorn*; then
+if ! fresh "$IMAGES_LONGHORN" "$0" "$BASE.tar" "$BIN_STANDIN" "$LAB_DIR/node/instance-manager" "$K" "$BIN_SIDECARS" "$BIN_LONGHORN"/longhorn*; then
   done_before=false
   # every program of Longhorn in one layer; the images differ by name only, the manifest says which program to run
   put longhorn "$BIN_LONGHORN/longhorn-manager" /usr/local/sbin/longhorn-manager \
     "$BIN_LONGHORN/longhorn" /usr/local/bin/longhorn \
     "$BIN_LONGHORN/longhorn-instance-manager" /usr/local/bin/longhorn-instance-manager \
     "$LAB_DIR/node/instance-manager" /usr/local/bin/instance-manager \
-    "$K/sidecars" /usr/local/bin/grpc_health_probe \
+    "$BIN_SIDECARS" /usr/local/bin/grpc_health_probe \
     "$BIN_STANDIN" /usr/sbin/tgtd "$BIN_STANDIN" /usr/sbin/tgtadm "$BIN_STANDIN" /usr/sbin/sg_raw
   put csi "$K/csi-attacher" /usr/local/bin/csi-attacher "$K/csi-provisioner" /usr/local/bin/csi-provisioner \
-    "$K/sidecars" /usr/local/bin/csi-node-driver-registrar "$K/sidecars" /usr/local/bin/livenessprobe
+    "$BIN_SIDECARS" /usr/local/bin/csi-node-driver-registrar "$BIN_SIDECARS" /usr/local/bin/livenessprobe
   layers=$BASE.tar,$root/longhorn.tar
   specs=("docker.io/longhornio/longhorn-manager:v$LONGHORN|$layers|null")
   for i in longhorn-engine longhorn-instance-manager longhorn-share-manager backing-image-manager; do
@@ -58,7 +60,8 @@ if ! fresh "$IMAGES_LONGHORN" "$0" "$BASE.tar" "$BIN_STANDIN" "$LAB_DIR/node/ins
   for i in csi-attacher csi-provisioner csi-node-driver-registrar livenessprobe; do
     specs+=("docker.io/longhornio/$i:lab|$BASE.tar,$root/csi.tar|[\"/usr/local/bin/$i\"]")
   done
-  image_archive "$IMAGES_LONGHORN" "${specs[@]}"
+  image_archive "$IMAGES_LONGHORN.tmp" "${specs[@]}"
+  finish "$IMAGES_LONGHORN"
 fi
 
 if ! fresh "$LONGHORN_CRDS" "$0" "$IMAGES_LONGHORN"; then
@@ -68,6 +71,6 @@ if ! fresh "$LONGHORN_CRDS" "$0" "$IMAGES_LONGHORN"; then
     crds=$(cd "$LAB_DIR/go/longhorn-$LONGHORN" && GONOSUMDB='github.com/longhorn/*' go list -mod=readonly -m -f '{{.Dir}}' github.com/longhorn/longhorn-manager)/k8s/crds.yaml
   fi
   sed 's/^  labels: {{.*$/  labels:/' "$crds" >"$LONGHORN_CRDS.tmp"   # its one line that is a Helm template
-  mv "$LONGHORN_CRDS.tmp" "$LONGHORN_CRDS"
+  finish "$LONGHORN_CRDS"
 fi
 if $done_before; then exit 77; fi

@@ -1,8 +1,9 @@
 # The root file system of a kind node: base + Kubernetes' node programs + our units (node/).
 . "$(dirname "$0")/../lib.sh"
 
-fresh "$NODE_ROOT" "$0" "$LAB_DIR"/node/{*,units/*} "$BASE.tar" "$BIN_KUBERNETES" "$BIN_CONTAINERD" "$BIN_CNI" "$BIN_STANDIN" && exit 77
-root=$(mktemp -d "$IMAGES/node.XXXX"); trap 'rm -rf "$root"' EXIT
+# shellcheck disable=SC2046
+fresh "$NODE_ROOT" "$0" $(find "$LAB_DIR/node" -type f | LC_ALL=C sort) "$BASE.tar" "$BIN_KUBERNETES" "$BIN_CONTAINERD" "$BIN_CNI" "$BIN_STANDIN" && exit 77
+root=$(mktemp -d "$IMAGES/tmp.XXXX"); trap 'rm -rf "$root"' EXIT
 cp -a "$BASE/." "$root"
 chmod 755 "$root"
 cd "$root"
@@ -42,4 +43,4 @@ ln -sf /lib/systemd/systemd usr/sbin/init
 printf '[Journal]\nReadKMsg=no\nRuntimeMaxUse=64M\nStorage=volatile\n' >etc/systemd/journald.conf.d/lab.conf
 
 tar --numeric-owner -cf "$NODE_ROOT.tmp" .
-mv "$NODE_ROOT.tmp" "$NODE_ROOT"
+finish "$NODE_ROOT"

@@ -2,22 +2,29 @@
 # on failure: `lab logs DIR` collects what the nodes say; `lab down`, then `lab up` starts afresh
 . "$(dirname "$0")/../lib.sh"
 
+all_nodes_ready() { [ "$(kube get nodes --no-headers | awk '$2 ~ /^Ready/' | wc -l)" = 3 ]; }
 # shellcheck disable=SC2086
 if [ "$(docker ps --format '{{.Names}}' | sort)" = "$(printf '%s\n' $NODES | sort)" ] &&
-  until_ok 60 'API server' kube get --raw /readyz; then exit 77; fi
+  until_ok 60 'all nodes Ready' all_nodes_ready; then exit 77; fi
 
-# image: a name that follows the file, so that a rebuilt node image is not mistaken for the old one
-image=$NODE_IMAGE-$(stat -c %Y "$NODE_ROOT")
-docker image inspect "$image" >/dev/null 2>&1 ||
-  docker import --change 'ENV container=docker PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
-    --change 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' "$NODE_ROOT" "$image"
+if [ "$LAB_IMAGES" = pull ]; then
+  image=$NODE_IMAGE own_cni=false
+  docker load -i "$NODE_ROOT"
+else
+  # a name that follows the file, so that a rebuilt node image is not mistaken for the old one
+  image=$NODE_IMAGE-$(stat -c %Y "$NODE_ROOT") own_cni=true
+  docker image inspect "$image" >/dev/null 2>&1 ||
+    docker import --change 'ENV container=docker PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
+      --change 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' "$NODE_ROOT" "$image"
+fi
 
+# our nodes import what lies in /images when they boot
 mount() { echo "  - {hostPath: $1, containerPath: /images/$2.tar, readOnly: true}"; }
 {
-  cat <<'CONFIG'
+  cat <<CONFIG
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
-networking: {disableDefaultCNI: true}
+networking: {disableDefaultCNI: $own_cni}
 kubeadmConfigPatches:
 - |
   kind: KubeletConfiguration
@@ -27,8 +34,8 @@ kubeadmConfigPatches:
   kind: ClusterConfiguration
   metadata: {name: config}
   controllerManager:
-    # the nodes have fixed pod networks, see node/pod-network
-    extraArgs: [{name: allocate-node-cidrs, value: "false"}]
+    # our nodes have fixed pod networks, see node/pod-network; kind's own CNI goes by what is allocated
+    extraArgs: [{name: allocate-node-cidrs, value: "$([ $own_cni = true ] && echo false || echo true)"}]
 nodes:
 CONFIG
   echo "- role: control-plane"
@@ -42,3 +49,9 @@ CONFIG
 in_lab kind delete cluster --name $CLUSTER --kubeconfig "$KUBECONFIG"
 in_lab kind create cluster --name $CLUSTER --config "$LAB_STATE/kind.yaml" --image "$image" --kubeconfig "$KUBECONFIG" --retain
 until_ok 120 'all nodes Ready' kube wait node --all --for=condition=Ready --timeout=2s
+
+if [ "$LAB_IMAGES" = pull ]; then
+  for n in $NODES; do docker cp "$BIN_STANDIN" "$n:/usr/sbin/iscsiadm"; done
+  # shellcheck disable=SC2086
+  { load_archive "$IMAGES_ALL" $NODES; load_archive "$IMAGES_CONTROL_PLANE" $CONTROL_PLANE; load_archive "$IMAGES_LONGHORN" $WORKERS; }
+fi

@@ -2,14 +2,20 @@
 # on failure: `lab exec kubectl -n longhorn-system get pods` says what is missing; `lab logs DIR` collects all logs
 . "$(dirname "$0")/../lib.sh"
 
-# 1.8 and older convert between two versions of their API in a webhook of their own, and are ready when it is
-probe=9502
-conversion=/dev/null
-case $LONGHORN in 1.[0-8].*) probe=9501 conversion=$LAB_DIR/manifests/longhorn-conversion.yaml ;; esac
-
-kube apply --server-side --force-conflicts -f "$LONGHORN_CRDS" | tail -n1
-sed -e "s/@VERSION@/v$LONGHORN/g" -e "s/@PROBE@/$probe/" "$LAB_DIR/manifests/longhorn.yaml" | cat - "$conversion" |
-  kube apply -f -
+manifests() {
+  if [ "$LAB_IMAGES" = pull ]; then
+    sed 's/numberOfReplicas: "3"/numberOfReplicas: "2"/' "$LONGHORN_RELEASED"   # there are two workers
+    return
+  fi
+  # 1.8 and older convert between two versions of their API in a webhook of their own, and are ready when it is
+  local probe=9502 conversion=/dev/null
+  case $LONGHORN in 1.[0-8].*) probe=9501 conversion=$LAB_DIR/manifests/longhorn-conversion.yaml ;; esac
+  cat "$LONGHORN_CRDS"; echo ---
+  sed -e "s/@VERSION@/v$LONGHORN/g" -e "s/@PROBE@/$probe/" "$LAB_DIR/manifests/longhorn.yaml"
+  cat "$conversion"
+}
+manifests | kube apply --server-side --force-conflicts -f -
+kube apply -f "$LAB_DIR/manifests/longhorn-settings.yaml"
 instance_managers_run() {
   [ "$(kube -n longhorn-system get instancemanagers.longhorn.io -o 'jsonpath={.items[*].status.currentState}')" = "running running" ]
 }
