@@ -23,7 +23,7 @@ demo: e2e-ready ## the main job, shown: three moves side by side on a real clust
 	tests/run demo
 
 .PHONY: test
-test: check ## everything: `make check`, then real moves on real clusters with Longhorn 1.10.0 and 1.8.0
+test: check e2e-ready ## everything: `make check`, then real moves on real clusters with Longhorn 1.10.0 and 1.8.0
 	tests/run ci
 
 .PHONY: check
@@ -34,8 +34,7 @@ check: rust ## the fast part: format, lints, licences, unit, property and in-pro
 	if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
 
 .PHONY: e2e
-e2e: rust ## the real-cluster test on the cluster of $$KUBECONFIG (it must have Longhorn), or on the lab
-	cargo build -p handoff-e2e
+e2e: e2e-ready ## the real-cluster test on the cluster of $$KUBECONFIG (it must have Longhorn), or on the lab
 	tests/run e2e
 
 .PHONY: moves
