@@ -5,7 +5,7 @@ use crate::{
     bench::Bench,
     journey::{Compared, Outcome, Plan, travel},
     report::{self, Claim, print_claims},
-    timeline::Timeline,
+    timeline::{Step, Timeline},
     workload,
 };
 use anyhow::{Context, Result};
@@ -125,11 +125,11 @@ fn verdict(bench: &Bench, outcomes: &[(&str, Outcome)]) -> Result<bool> {
 /// That there is something to put right.
 fn needed(bench: &Bench, without: &Outcome) -> Claim {
     let found = format!("{}, backup {}", report::arrival(without), state(without));
-    let end = without.backup.as_ref().map_or("", |b| b.end.word.as_str());
+    let lost = without.timeline.has(Step::BackupLost);
     if bench.pod_waits_for_backup() {
-        let waits = without.stuck.is_some() && end == "InProgress";
-        return Claim::new("without Handoff the pod waits for its backup", waits, found);
+        let through = without.timeline.at(Step::Completed).unwrap_or(f64::INFINITY);
+        let waits = !lost && without.ready().is_none_or(|ready| ready > through);
+        return Claim::new("without Handoff the pod waits until its backup is through", waits, found);
     }
-    let lost = matches!(end, "Error" | "Unknown");
     Claim::new("without Handoff the backup is lost", lost, found)
 }

@@ -8,5 +8,5 @@ kube delete storageclass standard --ignore-not-found
 applied=$(kube apply -f "$LAB_DIR/manifests/coredns.yaml" -f "$LAB_DIR/manifests/s3.yaml")
 echo "$applied"
 case $applied in *'configmap/coredns unchanged'*) ;; *) kube -n kube-system delete pod -l k8s-app=kube-dns --wait=false ;; esac
-until_ok 60 'CoreDNS' kube -n kube-system rollout status deployment/coredns --timeout=1s
+until_ok 150 'CoreDNS' kube -n kube-system rollout status deployment/coredns --timeout=1s
 until_ok 60 'S3 server' kube -n s3 wait pod/s3 --for=condition=Ready --timeout=1s
