@@ -42,12 +42,6 @@ impl Leadership {
     fn set(&self, at: Option<Instant>) {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
-
-    /// Leadership that is always held, for tests.
-    pub fn always() -> Self {
-        let far = Instant::now() + Duration::from_secs(1 << 30);
-        Self { renewed: Arc::new(Mutex::new(Some(far))) }
-    }
 }
 
 /// Competes for a lease.

@@ -107,6 +107,8 @@ impl Coordinator {
 
     /// Queues every volume of our driver: after leadership was won, all of them may need something.
     pub fn look_at_all(&self) {
+        let gates = self.storage.gates();
+        tracing::info!(storage = gates.version, prestage = ?gates.prestage, "leading: looking at all volumes");
         let index = self.cluster.read();
         index.volumes_of_driver(self.storage.driver()).for_each(|v| self.queue.add(&v.name));
     }

@@ -50,8 +50,6 @@ pub trait StorageManager: Send + Sync + 'static {
     fn volume(&self, handle: &str) -> Option<VolumeView>;
     /// All backups of the volume that were made from a snapshot in this cluster, in no order.
     fn backups(&self, handle: &str) -> Vec<BackupView>;
-    /// One backup.
-    fn backup(&self, name: &str) -> Option<BackupView>;
     /// The snapshot of this name.
     fn snapshot(&self, name: &str) -> Option<SnapshotView>;
     /// Whether the volume's data path could run on the node; the reason if not.

@@ -85,10 +85,6 @@ impl StorageManager for Longhorn {
         self.store.read().backups_of(handle).filter_map(view::backup).collect()
     }
 
-    fn backup(&self, name: &str) -> Option<BackupView> {
-        self.store.read().backups.get(name).and_then(view::backup)
-    }
-
     fn snapshot(&self, name: &str) -> Option<SnapshotView> {
         self.store.read().snapshots.get(name).map(view::snapshot)
     }
