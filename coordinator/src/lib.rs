@@ -8,6 +8,7 @@ pub mod handoffs;
 pub mod lease;
 pub mod metrics;
 pub mod observation;
+mod placement;
 pub mod policy;
 pub mod queue;
 mod shell;
