@@ -95,16 +95,22 @@ async fn client() -> anyhow::Result<Client> {
 }
 
 /// The caches and the tasks that keep them current. Whatever changes, the volume concerned is queued.
-struct Caches {
-    queue: Arc<Queue>,
-    cluster: ClusterCache,
-    storage: Longhorn,
-    handoffs: Cache<Handoffs>,
-    tasks: Vec<Task>,
+pub struct Caches {
+    /// Volumes to look at.
+    pub queue: Arc<Queue>,
+    /// The Kubernetes side.
+    pub cluster: ClusterCache,
+    /// The storage side.
+    pub storage: Longhorn,
+    /// Our own objects.
+    pub handoffs: Cache<Handoffs>,
+    /// What keeps the above current.
+    pub tasks: Vec<Task>,
 }
 
 impl Caches {
-    fn new(client: &Client, longhorn_namespace: &str) -> Self {
+    /// Empty caches of what `client` reaches; they fill as the tasks run.
+    pub fn new(client: &Client, longhorn_namespace: &str) -> Self {
         let queue = Arc::new(Queue::default());
         let mut handoffs = Cache::<Handoffs>::default();
         let add = queue.clone();

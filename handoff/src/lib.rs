@@ -1,0 +1,27 @@
+//! The parts of the binary: flags, wiring, listeners. A library, so that the programs that measure run the very same
+//! listener and wiring as `handoff serve`.
+
+mod args;
+mod crd;
+mod explain;
+pub mod listen;
+mod logs;
+mod observe;
+mod serve;
+mod status;
+
+pub use args::Args;
+pub use observe::Reviews;
+pub use serve::Caches;
+
+use args::Command;
+
+/// Does what the command line says.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Serve(args) => serve::run(*args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Explain(args) => explain::run(args).await,
+        Command::Crd => crd::print(),
+    }
+}
