@@ -14,11 +14,13 @@ LAB_CGROUP=handoff-lab
 [ "$LAB_STATE" = /var/lib/handoff-lab ] || LAB_CGROUP+=-$(cksum <<<"$LAB_STATE" | cut -d' ' -f1)
 export HANDOFF_CACHE LAB_STATE LAB_CGROUP
 export LONGHORN=${LONGHORN:-$LONGHORN_DEFAULT}
+export LAB_WORKERS=${LAB_WORKERS:-2}
 export LAB_LONGHORN_BIN=${LAB_LONGHORN_BIN:+$(realpath -m "$LAB_LONGHORN_BIN")} LAB_IMAGES=${LAB_IMAGES:-build}
 
 CLUSTER=lab
 CONTROL_PLANE=$CLUSTER-control-plane
-WORKERS="$CLUSTER-worker $CLUSTER-worker2"
+WORKERS=$CLUSTER-worker    # the names kind gives
+for n in $(seq 2 "$LAB_WORKERS"); do WORKERS+=" $CLUSTER-worker$n"; done
 NODES="$CONTROL_PLANE $WORKERS"
 
 # --- products in the cache, each named by its version

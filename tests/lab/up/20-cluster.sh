@@ -1,8 +1,8 @@
-# The kind cluster: one control plane, two workers.
+# The kind cluster: one control plane and LAB_WORKERS workers.
 # on failure: `lab logs DIR` collects what the nodes say; `lab down`, then `lab up` starts afresh
 . "$(dirname "$0")/../lib.sh"
 
-all_nodes_ready() { [ "$(kube get nodes --no-headers | awk '$2 ~ /^Ready/' | wc -l)" = 3 ]; }
+all_nodes_ready() { [ "$(kube get nodes --no-headers | awk '$2 ~ /^Ready/' | wc -l)" = "$(wc -w <<<"$NODES")" ]; }
 # shellcheck disable=SC2086
 if [ "$(docker ps --format '{{.Names}}' | sort)" = "$(printf '%s\n' $NODES | sort)" ] &&
   until_ok 60 'all nodes Ready' all_nodes_ready; then exit 77; fi
@@ -18,8 +18,12 @@ else
       --change 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' "$NODE_ROOT" "$image"
 fi
 
+echo "$NODES" >"$LAB_STATE/nodes"    # node/pod-network reads it
 # our nodes import what lies in /images when they boot
-mount() { echo "  - {hostPath: $1, containerPath: /images/$2.tar, readOnly: true}"; }
+mount() { echo "  - {hostPath: $1, containerPath: $2, readOnly: true}"; }
+extra_mounts() {
+  echo "  extraMounts:"; mount "$LAB_STATE/nodes" /etc/lab-nodes; mount "$IMAGES_ALL" /images/all.tar
+}
 {
   cat <<CONFIG
 kind: Cluster
@@ -39,10 +43,10 @@ kubeadmConfigPatches:
 nodes:
 CONFIG
   echo "- role: control-plane"
-  echo "  extraMounts:"; mount "$IMAGES_ALL" all; mount "$IMAGES_CONTROL_PLANE" control-plane
+  extra_mounts; mount "$IMAGES_CONTROL_PLANE" /images/control-plane.tar
   for _ in $WORKERS; do
     echo "- role: worker"
-    echo "  extraMounts:"; mount "$IMAGES_ALL" all; mount "$IMAGES_LONGHORN" longhorn
+    extra_mounts; mount "$IMAGES_LONGHORN" /images/longhorn.tar
   done
 } >"$LAB_STATE/kind.yaml"
 

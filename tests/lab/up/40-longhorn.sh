@@ -17,7 +17,8 @@ manifests() {
 manifests | kube apply --server-side --force-conflicts -f -
 kube apply -f "$LAB_DIR/manifests/longhorn-settings.yaml"
 instance_managers_run() {
-  [ "$(kube -n longhorn-system get instancemanagers.longhorn.io -o 'jsonpath={.items[*].status.currentState}')" = "running running" ]
+  [ "$(kube -n longhorn-system get instancemanagers.longhorn.io -o 'jsonpath={.items[*].status.currentState}' |
+    grep -ow running | wc -l)" = "$LAB_WORKERS" ]
 }
 L="-n longhorn-system"
 # shellcheck disable=SC2086
@@ -26,7 +27,7 @@ L="-n longhorn-system"
   until_ok 180 'CSI plugin' kube $L rollout status daemonset/longhorn-csi-plugin --timeout=2s
   until_ok 120 'csi-attacher' kube $L rollout status deployment/csi-attacher --timeout=2s
   until_ok 120 'csi-provisioner' kube $L rollout status deployment/csi-provisioner --timeout=2s
-  until_ok 180 'two instance managers' instance_managers_run
+  until_ok 180 'an instance manager per worker' instance_managers_run
   until_ok 120 'engine image' kube $L wait engineimages.longhorn.io --all --for=jsonpath='{.status.state}'=deployed --timeout=2s
   until_ok 60 'BackupTarget object' kube $L get backuptarget default
   kube $L patch backuptarget default --type merge -p '{"spec": {"backupTargetURL": "s3://backups@us-east-1/", "credentialSecret": "s3-secret"}}'
