@@ -4,7 +4,10 @@
 
 manifests() {
   if [ "$LAB_IMAGES" = pull ]; then
-    sed 's/numberOfReplicas: "3"/numberOfReplicas: "2"/' "$LONGHORN_RELEASED"   # there are two workers
+    # replicas as in our own manifest, and the toleration for what Longhorn does not deploy itself
+    sed -E -e 's/numberOfReplicas: "3"/numberOfReplicas: "2"/' \
+      -e 's/^( *)serviceAccountName: longhorn-service-account$/&\n\1tolerations: [{key: lab.local\/maintenance, operator: Exists, effect: NoExecute}]/' \
+      "$LONGHORN_RELEASED"
     return
   fi
   # 1.8 and older convert between two versions of their API in a webhook of their own, and are ready when it is
@@ -14,8 +17,11 @@ manifests() {
   sed -e "s/@VERSION@/v$LONGHORN/g" -e "s/@PROBE@/$probe/" "$LAB_DIR/manifests/longhorn.yaml"
   cat "$conversion"
 }
+# Before Longhorn, as its pods are to start with these settings; a released manifest brings a ConfigMap of its own.
+settings=$LAB_DIR/manifests/longhorn-settings.yaml
+kube apply -f "$settings"
 manifests | kube apply --server-side --force-conflicts -f -
-kube apply -f "$LAB_DIR/manifests/longhorn-settings.yaml"
+[ "$LAB_IMAGES" != pull ] || kube apply -f "$settings"
 instance_managers_run() {
   [ "$(kube -n longhorn-system get instancemanagers.longhorn.io -o 'jsonpath={.items[*].status.currentState}' |
     grep -ow running | wc -l)" = "$LAB_WORKERS" ]
