@@ -30,6 +30,7 @@ BIN_CONTAINERD=$HANDOFF_CACHE/bin/containerd-$CONTAINERD
 BIN_CNI=$HANDOFF_CACHE/bin/cni-$CNI_PLUGINS
 BIN_VERSITYGW=$HANDOFF_CACHE/bin/versitygw-$VERSITYGW
 BIN_SIDECARS=$HANDOFF_CACHE/bin/sidecars
+BIN_SNAPSHOTTER=$HANDOFF_CACHE/bin/external-snapshotter    # with its CRDs and access rights
 BIN_STANDIN=$HANDOFF_CACHE/bin/iscsi-standin
 BASE=$HANDOFF_CACHE/base-$DEBIAN                   # a root directory, and BASE.tar, the same as an image layer
 IMAGES=$HANDOFF_CACHE/images

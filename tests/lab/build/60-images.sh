@@ -29,7 +29,7 @@ if ! fresh "$IMAGES_ALL" "$0" "$BASE.tar" "$K" "$LAB_DIR/node/pause.c"; then
   finish "$IMAGES_ALL"
 fi
 
-if ! fresh "$IMAGES_CONTROL_PLANE" "$0" "$K" "$BIN_VERSITYGW"; then
+if ! fresh "$IMAGES_CONTROL_PLANE" "$0" "$K" "$BIN_VERSITYGW" "$BIN_SNAPSHOTTER"; then
   done_before=false
   specs=()
   for c in kube-apiserver kube-controller-manager kube-scheduler etcd; do
@@ -37,11 +37,14 @@ if ! fresh "$IMAGES_CONTROL_PLANE" "$0" "$K" "$BIN_VERSITYGW"; then
     specs+=("$(name_of $c)|$root/$c.tar|null")
   done
   put versitygw "$BIN_VERSITYGW/versitygw" /versitygw
-  image_archive "$IMAGES_CONTROL_PLANE.tmp" "${specs[@]}" "lab.local/versitygw:1|$root/versitygw.tar|[\"/versitygw\"]"
+  put snapshot-controller "$BIN_SNAPSHOTTER/snapshot-controller" /snapshot-controller
+  image_archive "$IMAGES_CONTROL_PLANE.tmp" "${specs[@]}" \
+    "lab.local/versitygw:1|$root/versitygw.tar|[\"/versitygw\"]" \
+    "lab.local/snapshot-controller:1|$root/snapshot-controller.tar|[\"/snapshot-controller\"]"
   finish "$IMAGES_CONTROL_PLANE"
 fi
 
-if ! fresh "$IMAGES_LONGHORN" "$0" "$BASE.tar" "$BIN_STANDIN" "$LAB_DIR/node/instance-manager" "$K" "$BIN_SIDECARS" "$BIN_LONGHORN"/longhorn*; then
+if ! fresh "$IMAGES_LONGHORN" "$0" "$BASE.tar" "$BIN_STANDIN" "$LAB_DIR/node/instance-manager" "$K" "$BIN_SIDECARS" "$BIN_SNAPSHOTTER" "$BIN_LONGHORN"/longhorn*; then
   done_before=false
   # every program of Longhorn in one layer; the images differ by name only, the manifest says which program to run
   put longhorn "$BIN_LONGHORN/longhorn-manager" /usr/local/sbin/longhorn-manager \
@@ -51,13 +54,14 @@ if ! fresh "$IMAGES_LONGHORN" "$0" "$BASE.tar" "$BIN_STANDIN" "$LAB_DIR/node/ins
     "$BIN_SIDECARS" /usr/local/bin/grpc_health_probe \
     "$BIN_STANDIN" /usr/sbin/tgtd "$BIN_STANDIN" /usr/sbin/tgtadm "$BIN_STANDIN" /usr/sbin/sg_raw
   put csi "$K/csi-attacher" /usr/local/bin/csi-attacher "$K/csi-provisioner" /usr/local/bin/csi-provisioner \
+    "$BIN_SNAPSHOTTER/csi-snapshotter" /usr/local/bin/csi-snapshotter \
     "$BIN_SIDECARS" /usr/local/bin/csi-node-driver-registrar "$BIN_SIDECARS" /usr/local/bin/livenessprobe
   layers=$BASE.tar,$root/longhorn.tar
   specs=("docker.io/longhornio/longhorn-manager:v$LONGHORN|$layers|null")
   for i in longhorn-engine longhorn-instance-manager longhorn-share-manager backing-image-manager; do
     specs+=("docker.io/longhornio/$i:v$LONGHORN|$layers|[\"/usr/bin/tini\", \"--\"]")
   done
-  for i in csi-attacher csi-provisioner csi-node-driver-registrar livenessprobe; do
+  for i in csi-attacher csi-provisioner csi-snapshotter csi-node-driver-registrar livenessprobe; do
     specs+=("docker.io/longhornio/$i:lab|$BASE.tar,$root/csi.tar|[\"/usr/local/bin/$i\"]")
   done
   image_archive "$IMAGES_LONGHORN.tmp" "${specs[@]}"

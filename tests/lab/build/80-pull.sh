@@ -3,7 +3,7 @@
 # on failure: needs a running docker daemon on this machine that reaches an image registry
 . "$(dirname "$0")/../lib.sh"
 
-fresh "$IMAGES_LONGHORN" "$0" "$LAB_DIR/versions.env" "$BASE.tar" "$BIN_VERSITYGW" "$BIN_STANDIN" "$LAB_DIR/node/instance-manager" && exit 77
+fresh "$IMAGES_LONGHORN" "$0" "$LAB_DIR/versions.env" "$BASE.tar" "$BIN_VERSITYGW" "$BIN_SNAPSHOTTER" "$BIN_STANDIN" "$LAB_DIR/node/instance-manager" && exit 77
 key=$made_of
 unset DOCKER_HOST
 root=$(mktemp -d "$IMAGES/tmp.XXXX"); trap 'rm -rf "$root"' EXIT
@@ -36,6 +36,9 @@ docker pull "$manager"     # the name is upstream's again
 
 install -D -m755 "$BIN_VERSITYGW/versitygw" "$root/s3/versitygw"
 layer "$root/s3" "$root/s3.tar"
-image_archive "$IMAGES_CONTROL_PLANE" "lab.local/versitygw:1|$root/s3.tar|[\"/versitygw\"]"
+install -D -m755 "$BIN_SNAPSHOTTER/snapshot-controller" "$root/snapshots/snapshot-controller"
+layer "$root/snapshots" "$root/snapshots.tar"
+image_archive "$IMAGES_CONTROL_PLANE" "lab.local/versitygw:1|$root/s3.tar|[\"/versitygw\"]" \
+  "lab.local/snapshot-controller:1|$root/snapshots.tar|[\"/snapshot-controller\"]"
 image_archive "$IMAGES_ALL" "lab.local/shell:1|$BASE.tar|null"
 made_of=$key; finish "$IMAGES_LONGHORN"

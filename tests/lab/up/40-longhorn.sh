@@ -33,6 +33,7 @@ L="-n longhorn-system"
   until_ok 180 'CSI plugin' kube $L rollout status daemonset/longhorn-csi-plugin --timeout=2s
   until_ok 120 'csi-attacher' kube $L rollout status deployment/csi-attacher --timeout=2s
   until_ok 120 'csi-provisioner' kube $L rollout status deployment/csi-provisioner --timeout=2s
+  until_ok 120 'csi-snapshotter' kube $L rollout status deployment/csi-snapshotter --timeout=2s
   until_ok 180 'an instance manager per worker' instance_managers_run
   until_ok 120 'engine image' kube $L wait engineimages.longhorn.io --all --for=jsonpath='{.status.state}'=deployed --timeout=2s
   until_ok 60 'BackupTarget object' kube $L get backuptarget default
