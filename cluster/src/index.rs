@@ -1,6 +1,10 @@
 //! The joined index. Plain data: events go in, answers come out, no I/O.
 
-use crate::slim::{Attachment, Claim, CsiNode, Node, ObjectKey, Pod, Volume};
+use crate::{
+    class::{Namespace, StorageClass},
+    settings::Settings,
+    slim::{Attachment, Claim, CsiNode, Node, ObjectKey, Pod, Volume},
+};
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -25,6 +29,8 @@ pub struct Index {
     csi_nodes: HashMap<String, Arc<CsiNode>>,
     attachments: HashMap<String, Arc<Attachment>>,
     attachments_of_volume: HashMap<String, HashSet<String>>,
+    classes: HashMap<String, Arc<StorageClass>>,
+    namespaces: HashMap<String, Namespace>,
 }
 
 impl Index {
@@ -89,6 +95,21 @@ impl Index {
     /// Whether the driver's node plugin is registered on the node.
     pub fn has_driver(&self, node: &str, driver: &str) -> bool {
         self.csi_nodes.get(node).is_some_and(|n| n.drivers.iter().any(|d| d == driver))
+    }
+
+    /// The storage class of this name.
+    pub fn class(&self, name: &str) -> Option<Arc<StorageClass>> {
+        self.classes.get(name).cloned()
+    }
+
+    /// The class of claims that name none. Of several the API takes the newest; here it is one of them.
+    pub fn default_class(&self) -> Option<Arc<StorageClass>> {
+        self.classes.values().find(|class| class.is_default).cloned()
+    }
+
+    /// What is asked for by annotation on a namespace.
+    pub fn settings_of_namespace(&self, name: &str) -> Settings {
+        self.namespaces.get(name).map(|namespace| namespace.settings.clone()).unwrap_or_default()
     }
 
     fn volumes_of_pod(&self, pod: &Pod) -> Vec<Change> {
@@ -207,6 +228,30 @@ impl Index {
         vec![Change::Volume(old.volume.clone())]
     }
 
+    /// Takes in a new or changed object. No volume changes by it: it is looked up when it is needed.
+    pub fn put_class(&mut self, class: StorageClass) -> Vec<Change> {
+        self.classes.insert(class.name.clone(), Arc::new(class));
+        Vec::new()
+    }
+
+    /// Forgets an object.
+    pub fn remove_class(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
+        self.classes.remove(name);
+        Vec::new()
+    }
+
+    /// Takes in a new or changed object. No volume changes by it: it is looked up when it is needed.
+    pub fn put_namespace(&mut self, namespace: Namespace) -> Vec<Change> {
+        self.namespaces.insert(namespace.name.clone(), namespace);
+        Vec::new()
+    }
+
+    /// Forgets an object.
+    pub fn remove_namespace(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
+        self.namespaces.remove(name);
+        Vec::new()
+    }
+
     pub(crate) fn pod_keys(&self) -> Vec<ObjectKey> {
         self.pods.keys().cloned().collect()
     }
@@ -225,6 +270,14 @@ impl Index {
 
     pub(crate) fn csi_node_keys(&self) -> Vec<ObjectKey> {
         cluster_scoped(self.csi_nodes.keys())
+    }
+
+    pub(crate) fn class_keys(&self) -> Vec<ObjectKey> {
+        cluster_scoped(self.classes.keys())
+    }
+
+    pub(crate) fn namespace_keys(&self) -> Vec<ObjectKey> {
+        cluster_scoped(self.namespaces.keys())
     }
 
     pub(crate) fn attachment_keys(&self) -> Vec<ObjectKey> {
@@ -252,6 +305,18 @@ mod tests {
             claims: claims.iter().map(ToString::to_string).collect(),
             owner_kind: None,
             labels: std::collections::BTreeMap::new(),
+            settings: Settings::default(),
+        }
+    }
+
+    fn claim(name: &str, volume: &str) -> Claim {
+        Claim {
+            key: ObjectKey::new("ns", name),
+            uid: "u".into(),
+            volume: Some(volume.into()),
+            class: None,
+            requested_bytes: None,
+            settings: Settings::default(),
         }
     }
 
@@ -264,7 +329,7 @@ mod tests {
             claim: Some(ObjectKey::new("ns", "c")),
             shared: false,
         });
-        index.put_claim(Claim { key: ObjectKey::new("ns", "c"), uid: "u".into(), volume: Some("pv".into()) });
+        index.put_claim(claim("c", "pv"));
         index
     }
 
@@ -282,7 +347,7 @@ mod tests {
     #[test]
     fn an_unchanged_pod_is_no_news_and_a_changed_claim_touches_both_volumes() {
         let mut index = joined();
-        index.put_claim(Claim { key: ObjectKey::new("ns", "c2"), uid: "v".into(), volume: Some("pv2".into()) });
+        index.put_claim(claim("c2", "pv2"));
         index.put_pod(pod("p", &["c"], None));
         assert!(index.put_pod(pod("p", &["c"], None)).is_empty());
         assert_eq!(index.put_pod(pod("p", &["c2"], None)), [Change::Volume("pv".into()), Change::Volume("pv2".into())]);

@@ -3,10 +3,14 @@
 //!
 //! Only what a decision needs is kept of each object; the rest is dropped as it comes off the wire.
 
+mod class;
 mod index;
+mod quantity;
+pub mod settings;
 mod slim;
 mod watch;
 
+pub use class::{Namespace, StorageClass};
 pub use index::{Change, Index};
 pub use slim::{Attachment, Claim, CsiNode, Node, ObjectKey, Pod, Volume};
 pub use watch::{Cache, Cached, ClusterCache, OnChange, Task, Watched};

@@ -1,13 +1,14 @@
 //! Slim records, and the wire types they are read from. The wire types hold only the fields that are used, so that
 //! the rest of an object is skipped while it is parsed.
 
+use crate::{quantity, settings::Settings};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         core::v1::{Node as FullNode, PersistentVolume, PersistentVolumeClaim, Pod as FullPod},
         storage::v1::{CSINode as FullCsiNode, VolumeAttachment as FullAttachment},
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use kube::Resource;
 use serde::Deserialize;
@@ -58,6 +59,8 @@ pub struct Pod {
     pub owner_kind: Option<String>,
     /// Its labels (few and short; needed to recognise the storage manager's own pods).
     pub labels: BTreeMap<String, String>,
+    /// Annotations of ours.
+    pub settings: Settings,
 }
 
 impl Pod {
@@ -76,6 +79,12 @@ pub struct Claim {
     pub uid: String,
     /// Name of the bound `PersistentVolume`.
     pub volume: Option<String>,
+    /// Name of its `StorageClass`.
+    pub class: Option<String>,
+    /// Bytes it asks for.
+    pub requested_bytes: Option<u64>,
+    /// Annotations of ours.
+    pub settings: Settings,
 }
 
 /// A `PersistentVolume` of a CSI driver.
@@ -138,7 +147,7 @@ fn time(t: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> Opt
     t.map(|t| t.0)
 }
 
-fn name_of(meta: &ObjectMeta) -> String {
+pub(crate) fn name_of(meta: &ObjectMeta) -> String {
     meta.name.clone().unwrap_or_default()
 }
 
@@ -215,6 +224,7 @@ impl From<WirePod> for Pod {
             ready: is_true(w.status.conditions.as_deref().unwrap_or_default(), "Ready"),
             created: time(w.metadata.creation_timestamp.as_ref()),
             owner_kind: owners.into_iter().find(|o| o.controller == Some(true)).map(|o| o.kind),
+            settings: Settings::of(w.metadata.annotations.as_ref()),
             labels: w.metadata.labels.unwrap_or_default(),
             key,
         }
@@ -234,14 +244,37 @@ pub(crate) struct WireClaim {
 #[serde(rename_all = "camelCase", default)]
 struct WireClaimSpec {
     volume_name: Option<String>,
+    storage_class_name: Option<String>,
+    resources: Option<WireResources>,
 }
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct WireResources {
+    requests: Option<WireRequests>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct WireRequests {
+    storage: Option<Quantity>,
+}
+
+/// A claim from before storage classes were a field names its class here; the API still honours it.
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 impl From<WireClaim> for Claim {
     fn from(w: WireClaim) -> Self {
+        let annotations = w.metadata.annotations.as_ref();
+        let class = annotations.and_then(|a| a.get(CLASS_ANNOTATION).cloned()).or(w.spec.storage_class_name);
+        let requests = w.spec.resources.and_then(|r| r.requests);
         Self {
             key: key_of(&w.metadata),
+            settings: Settings::of(annotations),
             uid: w.metadata.uid.unwrap_or_default(),
             volume: w.spec.volume_name.filter(|v| !v.is_empty()),
+            class: class.filter(|c| !c.is_empty()),
+            requested_bytes: requests.and_then(|r| r.storage).and_then(|q| quantity::parse(&q.0)),
         }
     }
 }
@@ -433,6 +466,25 @@ mod tests {
         assert_eq!(pod.claims, ["data-db-0", "db-0-tmp"]);
         assert!(pod.terminating && pod.ready && !pod.finished && !pod.stays());
         assert_eq!(pod.owner_kind.as_deref(), Some("StatefulSet"));
+    }
+
+    #[test]
+    fn a_claim_says_what_it_wants() {
+        let wire: WireClaim = serde_json::from_value(json!({
+            "metadata": {"namespace": "ns", "name": "c", "uid": "u", "annotations": {"volumehandoff.io/mode": "disabled"}},
+            "spec": {"storageClassName": "fast", "volumeName": "", "resources": {"requests": {"storage": "10Gi"}}}
+        }))
+        .unwrap();
+        let claim = Claim::from(wire);
+        assert_eq!((claim.class.as_deref(), claim.requested_bytes, claim.volume), (Some("fast"), Some(10 << 30), None));
+        assert!(!claim.settings.is_empty());
+        let wire: WireClaim = serde_json::from_value(json!({
+            "metadata": {"name": "c", "annotations": {CLASS_ANNOTATION: "old"}},
+            "spec": {"storageClassName": null, "resources": {}}
+        }))
+        .unwrap();
+        let claim = Claim::from(wire);
+        assert_eq!((claim.class.as_deref(), claim.requested_bytes), (Some("old"), None));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! is synced; a cache is ready only when all of its watches are. Errors are logged and retried with back-off.
 
 use crate::{
+    class::{WireClass, WireNamespace},
     index::{Change, Index},
     slim::{ObjectKey, WireAttachment, WireClaim, WireCsiNode, WireNode, WirePod, WireVolume},
 };
@@ -160,12 +161,14 @@ impl ClusterCache {
             cache.watch::<WireNode>(Api::all(client.clone()), on_change.clone()),
             cache.watch::<WireCsiNode>(Api::all(client.clone()), on_change.clone()),
             cache.watch::<WireAttachment>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireClass>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireNamespace>(Api::all(client.clone()), on_change.clone()),
         ];
         (cache, tasks)
     }
 }
 
-/// The six kinds of the index differ only in names.
+/// The kinds of the index differ only in names.
 macro_rules! cached {
     ($wire:ty, $watch:literal, $slim:expr, $put:ident, $remove:ident, $keys:ident) => {
         impl Cached<Index> for $wire {
@@ -194,6 +197,8 @@ cached!(WireVolume, "persistentvolumes", WireVolume::slim, put_volume, remove_vo
 cached!(WireNode, "nodes", |w| Some(crate::Node::from(w)), put_node, remove_node, node_keys);
 cached!(WireCsiNode, "csinodes", |w| Some(crate::CsiNode::from(w)), put_csi_node, remove_csi_node, csi_node_keys);
 cached!(WireAttachment, "volumeattachments", WireAttachment::slim, put_attachment, remove_attachment, attachment_keys);
+cached!(WireClass, "storageclasses", |w| Some(crate::StorageClass::from(w)), put_class, remove_class, class_keys);
+cached!(WireNamespace, "namespaces", WireNamespace::slim, put_namespace, remove_namespace, namespace_keys);
 
 #[cfg(test)]
 mod tests {

@@ -144,6 +144,7 @@ mod tests {
             claims: vec![],
             owner_kind: None,
             labels: std::collections::BTreeMap::default(),
+            settings: handoff_cluster::settings::Settings::default(),
         })
     }
 

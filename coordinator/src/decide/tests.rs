@@ -46,6 +46,7 @@ pub(super) fn pod(uid: &str, node: Option<&str>) -> Pod {
         claims: vec!["c".into()],
         owner_kind: Some("StatefulSet".into()),
         labels: std::collections::BTreeMap::default(),
+        settings: handoff_cluster::settings::Settings::default(),
     }
 }
 
