@@ -4,6 +4,7 @@ pub mod api;
 mod checkpoint;
 pub mod decide;
 mod desk;
+mod detect;
 pub mod handoffs;
 pub mod lease;
 pub mod metrics;

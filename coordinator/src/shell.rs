@@ -5,6 +5,7 @@ use crate::{
     api::{Trigger, VolumeHandoff, VolumeHandoffStatus},
     checkpoint::{self, Start},
     decide::{Action, Decision, decide},
+    detect,
     handoffs::Handoffs,
     lease::Leadership,
     metrics::Metrics,
@@ -14,7 +15,7 @@ use crate::{
     tell::Teller,
 };
 use handoff_cluster::{Cache, ClusterCache, ObjectKey, Pod, Volume};
-use handoff_storage::{BackupState, BackupView, StorageError, StorageManager};
+use handoff_storage::{BackupView, StorageError, StorageManager};
 use hashbrown::HashMap;
 use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
@@ -167,19 +168,21 @@ impl Coordinator {
         if let Some(found) = self.detect(&volume, handoff.as_ref(), &obs).await {
             handoff = Some(found);
         }
-        let handoff = handoff?;
+        let now = Timestamp::now();
+        let due = detect::next_due(handoff.as_ref(), &obs, &self.policy, now);
+        let due = due.map(|at| at.duration_since(now).unsigned_abs());
+        let Some(handoff) = handoff else { return due };
         if obs.workload().is_none() && !handoff.is_finished() {
             obs.candidates = self.candidates(&volume, &obs);
         }
-        let now = Timestamp::now();
         let journal = handoff.journal();
         let decision = decide(&handoff.spec, &journal, &obs, &self.policy, now);
         if let Err(error) = self.write_journal(&handoff, &journal, &decision).await {
             tracing::info!(volume = volume.name, %error, "journal not written, looking again");
             return Some(RETRY);
         }
-        let mut again =
-            decision.wake_at.map(|at| at.duration_since(now).max(jiff::SignedDuration::ZERO).unsigned_abs());
+        let wake = decision.wake_at.map(|at| at.duration_since(now).max(jiff::SignedDuration::ZERO).unsigned_abs());
+        let mut again = wake.into_iter().chain(due).min();
         for action in &decision.actions {
             if !self.leadership.is_held() {
                 tracing::warn!(volume = volume.name, ?action, "leadership lost, action left to the next holder");
@@ -279,7 +282,7 @@ impl Coordinator {
         handoff: Option<&VolumeHandoff>,
         obs: &Observation,
     ) -> Option<VolumeHandoff> {
-        let (pod, trigger, backups) = find_unannounced(handoff, obs, &self.policy, Timestamp::now())?;
+        let (pod, trigger, backups) = detect::find_unannounced(handoff, obs, &self.policy, Timestamp::now())?;
         match self.checkpoint(volume, &pod, trigger, &backups, obs).await {
             Ok(written) => written,
             Err(error) => {
@@ -384,35 +387,6 @@ impl Coordinator {
             Err(source) => Err(StorageError::Api { what: format!("VolumeHandoff {name}"), source }),
         }
     }
-}
-
-/// A move that no review announced: a pod that leaves with backups in flight, or a backup that was lost when the
-/// volume moved.
-fn find_unannounced<'a>(
-    handoff: Option<&VolumeHandoff>,
-    obs: &'a Observation,
-    policy: &Policy,
-    now: Timestamp,
-) -> Option<(Arc<Pod>, Trigger, Vec<&'a BackupView>)> {
-    let recorded = |b: &BackupView| handoff.is_some_and(|h| h.spec.checkpoints.iter().any(|c| c.uid == b.uid));
-    let leaving = obs.pods.iter().find(|p| p.terminating && !p.finished && p.node.is_some());
-    if let Some(pod) = leaving {
-        let backups = obs.in_flight().filter(|b| !recorded(b)).collect::<Vec<_>>();
-        if !backups.is_empty() {
-            return Some((pod.clone(), Trigger::Observed, backups));
-        }
-    }
-    let workload = obs.workload()?;
-    let lost = obs.backups.iter().filter(|b| !recorded(b) && lost_by_move(b, obs, policy, now)).collect::<Vec<_>>();
-    (!lost.is_empty()).then(|| (workload.clone(), Trigger::Lost, lost))
-}
-
-/// The volume was attached anew since the backup began, and the backup ended not long ago. Backups that failed while
-/// the volume stayed where it was are none of our business.
-fn lost_by_move(backup: &BackupView, obs: &Observation, policy: &Policy, now: Timestamp) -> bool {
-    let recent = backup.ended_at.is_some_and(|at| now.duration_since(at) < policy.lost_max_age);
-    let moved = obs.attachments.iter().any(|a| !a.deleting && a.created > backup.created);
-    backup.state == BackupState::Lost && recent && moved
 }
 
 impl Action {

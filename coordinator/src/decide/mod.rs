@@ -9,7 +9,8 @@ mod resume;
 
 use crate::{
     api::{
-        Condition, PastMove, Phase, PreStageOutcome, ResumeState, Step, VolumeHandoffSpec, VolumeHandoffStatus, is_done,
+        Condition, PastMove, Phase, PreStageOutcome, ResumeState, Step, Trigger, VolumeHandoffSpec,
+        VolumeHandoffStatus, is_done,
     },
     observation::Observation,
     policy::Policy,
@@ -130,8 +131,9 @@ impl Draft<'_> {
         self.status.timeline = vec![Step { what: format!("{:?}", self.spec.trigger), at: started }];
         self.status.conditions.clear();
         let backups = self.spec.checkpoints.iter().map(|c| format!("{} at {} %", c.backup, c.progress));
+        let what = if self.spec.trigger == Trigger::Lost { "lost a backup on" } else { "leaves" };
         let note = format!(
-            "volume {} leaves {}; checkpointed: {}",
+            "volume {} {what} {}; checkpointed: {}",
             self.spec.volume.volume,
             self.spec.from,
             backups.collect::<Vec<_>>().join(", ")
@@ -280,4 +282,4 @@ impl Draft<'_> {
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

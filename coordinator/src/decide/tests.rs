@@ -1,16 +1,16 @@
 //! Tables: one story each, told in observations.
 
 use super::*;
-use crate::api::{Checkpoint, PodIdentity, Resume, Trigger, VolumeIdentity};
+use crate::api::{Checkpoint, PodIdentity, Resume, VolumeIdentity};
 use handoff_cluster::{Attachment, ObjectKey, Pod};
 use handoff_storage::{AttachRequest, BackupView, ReplicaView, SnapshotView, VolumeState, VolumeView};
 use std::sync::Arc;
 
-pub(super) fn at(seconds: f64) -> Timestamp {
+pub(crate) fn at(seconds: f64) -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap() + SignedDuration::from_secs_f64(seconds)
 }
 
-pub(super) fn spec(backups: &[&str]) -> VolumeHandoffSpec {
+pub(crate) fn spec(backups: &[&str]) -> VolumeHandoffSpec {
     VolumeHandoffSpec {
         volume: VolumeIdentity { driver: "d".into(), handle: "v".into(), volume: "pv".into(), claim: "c".into() },
         pod: PodIdentity { name: "db-0".into(), uid: "old".into() },
@@ -34,7 +34,7 @@ pub(super) fn spec(backups: &[&str]) -> VolumeHandoffSpec {
     }
 }
 
-pub(super) fn pod(uid: &str, node: Option<&str>) -> Pod {
+pub(crate) fn pod(uid: &str, node: Option<&str>) -> Pod {
     Pod {
         key: ObjectKey::new("ns", "db-0"),
         uid: uid.into(),
@@ -50,11 +50,11 @@ pub(super) fn pod(uid: &str, node: Option<&str>) -> Pod {
     }
 }
 
-pub(super) fn request(node: &str, ours: bool, satisfied: bool) -> AttachRequest {
+pub(crate) fn request(node: &str, ours: bool, satisfied: bool) -> AttachRequest {
     AttachRequest { id: format!("csi-{node}"), node: node.into(), workload: true, ours, satisfied }
 }
 
-pub(super) fn volume(state: VolumeState, node: Option<&str>, requests: Vec<AttachRequest>) -> VolumeView {
+pub(crate) fn volume(state: VolumeState, node: Option<&str>, requests: Vec<AttachRequest>) -> VolumeView {
     let up = state == VolumeState::Attached;
     VolumeView {
         state,
@@ -67,7 +67,7 @@ pub(super) fn volume(state: VolumeState, node: Option<&str>, requests: Vec<Attac
     }
 }
 
-pub(super) fn backup(name: &str, state: BackupState, ended: Option<f64>) -> BackupView {
+pub(crate) fn backup(name: &str, state: BackupState, ended: Option<f64>) -> BackupView {
     BackupView {
         name: name.into(),
         uid: format!("uid-{name}"),
