@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::interruptions::Way;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
@@ -34,7 +35,7 @@ pub struct Common {
     /// Speed of the link to the backup target (lab only).
     #[arg(long, global = true, default_value = "16mbit")]
     pub link: String,
-    /// Fresh random data under each backup, in MiB; 200, for `ci` 100.
+    /// Fresh random data under each backup, in MiB; 200, for `ci` and `interrupt` 100.
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(20..=400))]
     pub data: Option<u32>,
     /// Progress of the backup, in percent, at which the drain begins.
@@ -55,6 +56,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// A series of full drains, each with a fresh backup in flight, and its figures.
     Moves(MovesArgs),
+    /// Every way in which a backup is interrupted, one after the other.
+    Interrupt(InterruptArgs),
     /// A short series with every check; the last line says how many passed.
     Ci(CiArgs),
 }
@@ -104,6 +107,14 @@ pub struct MovesArgs {
     pub json: Option<PathBuf>,
 }
 
+/// `interrupt`.
+#[derive(Debug, Parser)]
+pub struct InterruptArgs {
+    /// Only these.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<Way>,
+}
+
 /// `ci`.
 #[derive(Debug, Parser)]
 pub struct CiArgs {
@@ -118,7 +129,7 @@ pub struct CiArgs {
 impl Command {
     /// Fresh data under each backup, in MiB, unless asked otherwise.
     pub fn data(&self) -> u32 {
-        if matches!(self, Self::Ci(_)) { 100 } else { 200 }
+        if matches!(self, Self::Ci(_) | Self::Interrupt(_)) { 100 } else { 200 }
     }
 }
 

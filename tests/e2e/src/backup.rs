@@ -52,12 +52,12 @@ pub async fn snapshot(cluster: &Cluster, volume: &Running, name: &str) -> Result
     .await
 }
 
-/// Has Longhorn back the snapshot of the same name up, and waits until data flows.
-pub async fn start(cluster: &Cluster, volume: &Running, name: &str) -> Result<Backup> {
+/// Has Longhorn back the snapshot of the same name up, `full` or `incremental`, and waits until data flows.
+pub async fn start(cluster: &Cluster, volume: &Running, name: &str, mode: &str) -> Result<Backup> {
     let object = json!({"apiVersion": "longhorn.io/v1beta2", "kind": "Backup",
         "metadata": {"name": name, "namespace": cluster.longhorn,
             "labels": {"backup-volume": volume.handle, "backup-target": "default"}},
-        "spec": {"snapshotName": name, "labels": {}, "backupMode": "incremental"}});
+        "spec": {"snapshotName": name, "labels": {}, "backupMode": mode}});
     let created = cluster.create(&LH_BACKUP, object).await?;
     let backup = Backup { name: name.to_owned(), uid: created.text("/metadata/uid").to_owned() };
     reach(cluster, &backup, 1, START).await?;

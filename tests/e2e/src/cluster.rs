@@ -37,6 +37,10 @@ kinds! {
     ATTACHMENT = "storage.k8s.io" "v1" "VolumeAttachment" "volumeattachments";
     MUTATING = "admissionregistration.k8s.io" "v1" "MutatingWebhookConfiguration" "mutatingwebhookconfigurations";
     VALIDATING = "admissionregistration.k8s.io" "v1" "ValidatingWebhookConfiguration" "validatingwebhookconfigurations";
+    PRIORITY_CLASS = "scheduling.k8s.io" "v1" "PriorityClass" "priorityclasses";
+    SNAPSHOT_CLASS = "snapshot.storage.k8s.io" "v1" "VolumeSnapshotClass" "volumesnapshotclasses";
+    SNAPSHOT = "snapshot.storage.k8s.io" "v1" "VolumeSnapshot" "volumesnapshots";
+    SNAPSHOT_CONTENT = "snapshot.storage.k8s.io" "v1" "VolumeSnapshotContent" "volumesnapshotcontents";
     HANDOFF = "volumehandoff.io" "v1alpha1" "VolumeHandoff" "volumehandoffs";
     LH_VOLUME = "longhorn.io" "v1beta2" "Volume" "volumes";
     LH_ENGINE = "longhorn.io" "v1beta2" "Engine" "engines";
@@ -44,6 +48,8 @@ kinds! {
     LH_BACKUP = "longhorn.io" "v1beta2" "Backup" "backups";
     LH_BACKUP_VOLUME = "longhorn.io" "v1beta2" "BackupVolume" "backupvolumes";
     LH_BACKUP_TARGET = "longhorn.io" "v1beta2" "BackupTarget" "backuptargets";
+    LH_RECURRING_JOB = "longhorn.io" "v1beta2" "RecurringJob" "recurringjobs";
+    LH_REPLICA = "longhorn.io" "v1beta2" "Replica" "replicas";
     LH_SNAPSHOT = "longhorn.io" "v1beta2" "Snapshot" "snapshots";
     LH_NODE = "longhorn.io" "v1beta2" "Node" "nodes";
     LH_INSTANCE_MANAGER = "longhorn.io" "v1beta2" "InstanceManager" "instancemanagers";
@@ -168,6 +174,13 @@ impl Cluster {
     pub async fn merge(&self, kind: &Kind, namespace: &str, name: &str, patch: &Value) -> Result<()> {
         let done = self.api(kind, namespace).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         done.with_context(|| format!("cannot patch {} {name}", kind.name))?;
+        Ok(())
+    }
+
+    /// Merges a patch into an object's status.
+    pub async fn merge_status(&self, kind: &Kind, namespace: &str, name: &str, patch: &Value) -> Result<()> {
+        let done = self.api(kind, namespace).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        done.with_context(|| format!("cannot patch the status of {} {name}", kind.name))?;
         Ok(())
     }
 

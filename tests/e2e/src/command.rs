@@ -3,7 +3,7 @@
 use crate::{
     args::{Args, Command},
     bench::{self, Bench},
-    demo, moves,
+    demo, interruptions, moves,
 };
 use anyhow::Result;
 
@@ -14,6 +14,7 @@ pub async fn run(args: Args) -> Result<bool> {
         match args.command {
             Command::Demo(demo) => demo::run(&bench, &demo).await,
             Command::Moves(moves) => moves::run(&bench, &moves).await,
+            Command::Interrupt(interrupt) => interruptions::run(&bench, &interrupt).await,
             Command::Ci(ci) => moves::ci(&bench, &ci).await,
         }
     };

@@ -63,6 +63,19 @@ pub async fn withdraw(cluster: &Cluster) -> Result<()> {
     .await
 }
 
+/// As many replicas as said, and waits until it is so. The webhooks stay registered.
+pub async fn scale(cluster: &Cluster, replicas: i64) -> Result<()> {
+    cluster.merge(&DEPLOYMENT, NAMESPACE, NAME, &json!({"spec": {"replicas": replicas}})).await?;
+    until(START, "Handoff to be scaled", async || {
+        let deployment = cluster.get(&DEPLOYMENT, NAMESPACE, NAME).await?;
+        let ready = deployment.pointer("/status/readyReplicas").and_then(Value::as_i64).unwrap_or(0);
+        let pods = cluster.list(&POD, NAMESPACE, PODS).await?.len();
+        let done = ready == replicas && i64::try_from(pods) == Ok(replicas);
+        Ok((!done).then(|| format!("{ready} of {replicas} are ready, {pods} pods are there")))
+    })
+    .await
+}
+
 /// Pre-stages that are in the cluster: attachment requests that carry Handoff's mark, as `volume → node`.
 pub async fn prestages(cluster: &Cluster) -> Result<Vec<String>> {
     let attachments = cluster.list(&LH_ATTACHMENT, &cluster.longhorn, "").await?;
@@ -80,13 +93,6 @@ pub async fn kill_leader(cluster: &Cluster, lab: &Lab) -> Result<String> {
     let leader = lease.text("/spec/holderIdentity").to_owned();
     let pod = cluster.find(&POD, NAMESPACE, &leader).await?;
     let Some(pod) = pod else { bail!("the leader '{leader}' has left by itself") };
-    let container = pod.text("/status/containerStatuses/0/containerID").trim_start_matches("containerd://");
-    if container.is_empty() {
-        bail!("the leader '{leader}' has no container");
-    }
-    let script = format!(
-        "pid=$(ctr -n k8s.io tasks ls | awk '$1 == \"{container}\" {{print $2}}') && [ -n \"$pid\" ] && kill -KILL \"$pid\""
-    );
-    lab.on_node(pod.text("/spec/nodeName"), &script).await.with_context(|| format!("cannot kill {leader}"))?;
+    lab.kill_container(&pod).await?;
     Ok(leader)
 }

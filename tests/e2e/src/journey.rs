@@ -62,7 +62,8 @@ pub enum Compared {
 }
 
 impl Compared {
-    fn of(expected: &Checksums, found: &Checksums) -> Self {
+    /// The comparison.
+    pub fn of(expected: &Checksums, found: &Checksums) -> Self {
         workload::difference(expected, found).map_or(Self::Equal(expected.len()), Self::Differs)
     }
 }
@@ -123,18 +124,22 @@ impl Outcome {
     }
 }
 
-/// What is on the volume when the drain begins.
-struct Cargo {
-    at_snapshot: Checksums,
-    at_drain: Checksums,
-    backup: Option<(Backup, i64)>,
-    since: Option<s3::Since>,
+/// What is on the volume when the move begins.
+pub struct Cargo {
+    /// What the backup's snapshot holds.
+    pub at_snapshot: Checksums,
+    /// What the volume holds.
+    pub at_drain: Checksums,
+    /// The backup, and how far it had come.
+    pub backup: Option<(Backup, i64)>,
+    /// Where the S3 server's log stood before the backup.
+    pub since: Option<s3::Since>,
 }
 
 /// Makes one move. The cluster is back in service afterwards.
 pub async fn travel(bench: &Bench, plan: &Plan) -> Result<Outcome> {
     let workload = settle::settle(bench).await?;
-    let cargo = load(bench, &workload, plan).await.context("preparing the move")?;
+    let cargo = load(bench, &workload, plan.backup.then_some("incremental")).await.context("preparing the move")?;
     let backup = cargo.backup.as_ref().map(|(backup, _)| backup);
     let observer = Observer::start(&bench.cluster, &workload, backup, plan.live).await?;
     let (drain, kill, reviews) = drain(bench, plan, &workload, &observer).await?;
@@ -152,26 +157,32 @@ pub async fn travel(bench: &Bench, plan: &Plan) -> Result<Outcome> {
     Ok(Outcome { from: workload.node, timeline, drain, stuck, backup: story, moved, prestages, kill, reviews })
 }
 
-/// Fresh data, and a backup of it that has come as far as asked for, with more data written since.
-async fn load(bench: &Bench, workload: &Running, plan: &Plan) -> Result<Cargo> {
+/// Fresh data, and a backup of it (in this mode, if one is wanted) that has come as far as asked for, with more data
+/// written since.
+pub async fn load(bench: &Bench, workload: &Running, mode: Option<&str>) -> Result<Cargo> {
     let (cluster, common) = (&bench.cluster, &bench.common);
     workload::write(&workload.pod, "before", bench.data).await?;
     let at_snapshot = workload::checksums(&workload.pod).await?;
-    if !plan.backup {
+    let Some(mode) = mode else {
         return Ok(Cargo { at_drain: at_snapshot.clone(), at_snapshot, backup: None, since: None });
-    }
+    };
     let name = format!("e2e-{}", Timestamp::now().as_millisecond());
     backup::snapshot(cluster, workload, &name).await?;
-    let since = match &bench.lab {
-        Some(lab) => Some(s3::from_now(lab).await?),
-        None => None,
-    };
-    let backup = backup::start(cluster, workload, &name).await?;
+    let since = log_position(bench).await?;
+    let backup = backup::start(cluster, workload, &name, mode).await?;
     workload::write(&workload.pod, "during", bench.data / 5).await?;
     let at_drain = workload::checksums(&workload.pod).await?;
     backup::reach(cluster, &backup, common.at_progress, PROGRESS_LIMIT).await?;
     let progress = backup::state(cluster, &backup).await?.progress;
     Ok(Cargo { at_snapshot, at_drain, backup: Some((backup, progress)), since })
+}
+
+/// Where the S3 server's log stands; `None` where there is no lab.
+pub async fn log_position(bench: &Bench) -> Result<Option<s3::Since>> {
+    match &bench.lab {
+        Some(lab) => Ok(Some(s3::from_now(lab).await?)),
+        None => Ok(None),
+    }
 }
 
 /// The drain, until it ended and the pod is ready, or until the time is up.
@@ -247,11 +258,16 @@ async fn follow_backup(
         tokio::time::sleep(if stuck { Duration::ZERO } else { LOSS_SHOWS }).await;
         backup::state(&bench.cluster, backup).await?
     };
-    let blocks = match (&bench.lab, cargo.since) {
-        (Some(lab), Some(since)) => Some(s3::count(lab, since, &workload.handle).await?),
-        _ => None,
-    };
+    let blocks = uploaded(bench, workload, cargo).await?;
     Ok(Some(BackupStory { name: backup.name.clone(), at_drain: *at_drain, end, blocks, restored: None }))
+}
+
+/// What was uploaded since the backup began; `None` where it cannot be counted.
+pub async fn uploaded(bench: &Bench, workload: &Running, cargo: &Cargo) -> Result<Option<s3::Blocks>> {
+    match (&bench.lab, cargo.since) {
+        (Some(lab), Some(since)) => Ok(Some(s3::count(lab, since, &workload.handle).await?)),
+        _ => Ok(None),
+    }
 }
 
 /// Nodes back in service; waits until the pod is ready, as a stuck one becomes then.

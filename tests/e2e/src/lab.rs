@@ -1,8 +1,9 @@
 //! What only the lab can do: the speed of the link, the S3 server's log, processes on nodes. All through its control
 //! program; on another cluster these are left out, and the report says so.
 
-use crate::args::Kubelet;
+use crate::{args::Kubelet, cluster::Read};
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use std::{path::PathBuf, process::Stdio};
 use tokio::process::Command;
 
@@ -37,6 +38,38 @@ impl Lab {
     /// Runs a shell command on a node and returns what it prints.
     pub async fn on_node(&self, node: &str, script: &str) -> Result<String> {
         self.run(&["exec", "docker", "exec", node, "sh", "-c", script]).await
+    }
+
+    /// SIGKILL for the first process of a pod's first container.
+    pub async fn kill_container(&self, pod: &Value) -> Result<()> {
+        let container = pod.text("/status/containerStatuses/0/containerID").trim_start_matches("containerd://");
+        if container.is_empty() {
+            bail!("pod {} has no container", pod.name());
+        }
+        let pid = format!("pid=$(ctr -n k8s.io tasks ls | awk '$1 == \"{container}\" {{print $2}}')");
+        let script = format!("{pid} && [ -n \"$pid\" ] && kill -KILL \"$pid\"");
+        self.on_node(pod.text("/spec/nodeName"), &script)
+            .await
+            .with_context(|| format!("cannot kill {}", pod.name()))?;
+        Ok(())
+    }
+
+    /// Ends all processes of a node at once, as a power cut does.
+    pub async fn power_off(&self, node: &str) -> Result<()> {
+        self.run(&["exec", "docker", "kill", node]).await.map(drop)
+    }
+
+    /// Boots a node again; does nothing when it runs.
+    pub async fn power_on(&self, node: &str) -> Result<()> {
+        self.run(&["exec", "docker", "start", node]).await.map(drop)
+    }
+
+    /// Has connections to the S3 server refused, or taken again.
+    pub async fn refuse_s3(&self, refuse: bool) -> Result<()> {
+        let rule = "FORWARD -p tcp --dport 7070 -j REJECT --reject-with tcp-reset";
+        let remove = format!("while iptables -D {rule} 2>/dev/null; do :; done");
+        let script = if refuse { format!("{remove}; iptables -I {rule}") } else { remove };
+        self.on_node(S3_NODE, &script).await.map(drop)
     }
 
     /// Length of the S3 server's log.

@@ -10,6 +10,7 @@ mod command;
 mod demo;
 mod drain;
 mod handoff;
+mod interruptions;
 mod journey;
 mod lab;
 mod metrics;

@@ -5,6 +5,7 @@ use crate::{
     journey::{Compared, Outcome},
     metrics::Histogram,
     observer::suffix,
+    s3::Blocks,
     timeline::{Step, Timeline},
 };
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
@@ -53,14 +54,19 @@ pub fn claims(outcome: &Outcome) -> Vec<Claim> {
     let end = format!("{} {}{}", backup.name, backup.end.word, suffix(&backup.end.error));
     claims.push(Claim::new("the backup completed under its own name", own, end));
     if let Some(blocks) = backup.blocks {
-        let found = format!("{} again of {} blocks, {:.1} %", blocks.again, blocks.blocks, blocks.ratio() * 100.0);
-        let few = blocks.blocks > 0 && blocks.ratio() <= AGAIN;
-        claims.push(Claim::new("only missing blocks were uploaded", few, found));
+        claims.push(few_blocks(blocks));
     }
     if let Some(restored) = &backup.restored {
         claims.push(compared("the restored data equals the snapshot's", restored));
     }
     claims
+}
+
+/// That what was in the target already was not sent again.
+pub fn few_blocks(blocks: Blocks) -> Claim {
+    let found = format!("{} again of {} blocks, {:.1} %", blocks.again, blocks.blocks, blocks.ratio() * 100.0);
+    let few = blocks.blocks > 0 && blocks.ratio() <= AGAIN;
+    Claim::new("only missing blocks were uploaded", few, found)
 }
 
 /// A comparison as a claim.

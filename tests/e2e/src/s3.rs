@@ -36,6 +36,11 @@ pub async fn count(lab: &Lab, since: Since, volume: &str) -> Result<Blocks> {
     Ok(blocks(&lab.s3_log(since.0, &format!("/{volume}/blocks/")).await?))
 }
 
+/// Writes of objects whose path holds a text since then.
+pub async fn puts(lab: &Lab, since: Since, path: &str) -> Result<usize> {
+    Ok(lab.s3_log(since.0, path).await?.lines().filter(|line| line.contains("s3_PutObject")).count())
+}
+
 /// Every attempt counts, those that were cut too: they all went over the link. versitygw writes one line per request,
 /// in the form of AWS's server access log: `… s3_PutObject - /bucket/key 200 …`.
 fn blocks(log: &str) -> Blocks {

@@ -1,0 +1,68 @@
+//! Every way in which a backup is interrupted: one after the other, on the real cluster, each from fresh data to the
+//! comparison of every checksum.
+
+mod nodes;
+mod owed;
+mod passage;
+mod pods;
+mod storage;
+mod way;
+
+pub use way::Way;
+
+use crate::{
+    args::{InterruptArgs, WorkloadKind},
+    bench::Bench,
+    report::{self, print_claims},
+    workload,
+};
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use passage::Passage;
+
+/// `interrupt`: whether every claim held.
+pub async fn run(bench: &Bench, args: &InterruptArgs) -> Result<bool> {
+    let ways = if args.only.is_empty() { Way::value_variants().to_vec() } else { args.only.clone() };
+    if bench.lab.is_none() && ways.iter().any(|way| way.needs_lab()) {
+        let names = ways.iter().filter(|way| way.needs_lab()).map(|way| way.name()).collect::<Vec<_>>();
+        bail!("these need --lab, as they act on processes or on the S3 server: {}", names.join(", "));
+    }
+    bench.with_handoff().await.context("installing Handoff")?;
+    let mut passages = Vec::new();
+    for way in ways {
+        println!("\n{}: {}", way.name(), way.title());
+        let passage = one(bench, way).await.with_context(|| way.name());
+        // one that could not be carried out must not hide what the others show
+        let passage = passage.unwrap_or_else(|error| Passage::broken(way, &error));
+        print_claims(&passage.claims);
+        passages.push(passage);
+    }
+    println!("\n{}", table(&passages));
+    let failed = passages.iter().flat_map(|p| &p.claims).filter(|c| !c.holds).count();
+    let passed = passages.iter().map(|p| p.claims.len()).sum::<usize>() - failed;
+    println!("\n{passed} passed, {failed} failed");
+    Ok(failed == 0)
+}
+
+async fn one(bench: &Bench, way: Way) -> Result<Passage> {
+    way.prepare(bench).await.context("preparing")?;
+    workload::remove_leftovers(&bench.cluster).await?;
+    workload::deploy(&bench.cluster, WorkloadKind::Statefulset, &bench.common.image).await?;
+    way.adapt(bench).await.context("adapting the workload")?;
+    let made = passage::make(bench, way).await;
+    // what was done to the cluster is undone whatever came of it
+    way.undo(bench).await.context("putting the cluster back in order")?;
+    made
+}
+
+fn table(passages: &[Passage]) -> comfy_table::Table {
+    let mut table = report::table(&["interruption", "backup in the end", "s to Ready", "blocks again/all", "claims"]);
+    for passage in passages {
+        let seconds = passage.ready.map_or("–".to_owned(), |s| format!("{s:.1}"));
+        let blocks = passage.blocks.map_or("–".to_owned(), |b| format!("{}/{}", b.again, b.blocks));
+        let held = passage.claims.iter().filter(|c| c.holds).count();
+        let claims = format!("{held} of {}", passage.claims.len());
+        table.add_row([passage.way.name(), passage.end.clone(), seconds, blocks, claims]);
+    }
+    table
+}

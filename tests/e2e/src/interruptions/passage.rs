@@ -1,0 +1,151 @@
+//! One passage: fresh data, a backup in flight, the interruption, and what became of it.
+
+use super::way::{End, Way};
+use crate::{
+    backup::{self, Backup},
+    bench::Bench,
+    cluster::{HANDOFF, Read, until},
+    handoff,
+    journey::{self, Compared},
+    observer::Observer,
+    report::{self, Claim},
+    restore, s3, settle,
+    timeline::Step,
+    workload::{self, NAMESPACE_NAME, Running},
+};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::time::Duration;
+
+/// A pod that is not there by then counts as stranded. A node that lost its power takes its time to be missed.
+const PATIENCE: Duration = Duration::from_mins(5);
+/// A handoff notes the end of a backup within moments.
+const NOTED: Duration = Duration::from_mins(1);
+
+/// What became of a passage.
+pub struct Passage {
+    /// The way.
+    pub way: Way,
+    /// How the backup ended, in a word.
+    pub end: String,
+    /// Seconds from the interruption to the ready pod.
+    pub ready: Option<f64>,
+    /// What arrived at the S3 server.
+    pub blocks: Option<s3::Blocks>,
+    /// What must hold.
+    pub claims: Vec<Claim>,
+}
+
+impl Passage {
+    /// One that could not be carried out.
+    pub fn broken(way: Way, error: &anyhow::Error) -> Self {
+        let claims = vec![Claim::new("the passage could be carried out", false, format!("{error:#}"))];
+        Self { way, end: "?".to_owned(), ready: None, blocks: None, claims }
+    }
+}
+
+/// What an interruption works on.
+pub struct Scene<'a> {
+    /// Cluster and lab.
+    pub bench: &'a Bench,
+    /// The workload before.
+    pub workload: &'a Running,
+    /// The backup.
+    pub backup: &'a Backup,
+    /// Watches.
+    pub observer: &'a Observer,
+}
+
+impl Scene<'_> {
+    /// Waits until the workload is ready again in a new pod.
+    pub async fn ready(&self) -> Result<()> {
+        if self.observer.wait_for(Step::Ready, PATIENCE).await {
+            return Ok(());
+        }
+        bail!("the pod was not ready again within {} s", PATIENCE.as_secs())
+    }
+}
+
+/// Makes one passage. Nodes are left as the interruption left them.
+pub async fn make(bench: &Bench, way: Way) -> Result<Passage> {
+    let workload = settle::settle(bench).await?;
+    let cargo = super::owed::load(bench, way, &workload).await.context("loading")?;
+    let (backup, _) = cargo.backup.as_ref().context("no backup was started")?;
+    let observer = Observer::start(&bench.cluster, &workload, Some(backup), true).await?;
+    observer.begin();
+    let scene = Scene { bench, workload: &workload, backup, observer: &observer };
+    let mut claims = way.interrupt(&scene).await.context("interrupting")?;
+    let expected = way.expected();
+    let end = match expected.end {
+        End::Completed => backup::finish(&bench.cluster, backup).await?,
+        End::Unrecoverable(_) => backup::state(&bench.cluster, backup).await?,
+    };
+    let blocks = journey::uploaded(bench, &workload, &cargo).await?;
+    let timeline = observer.timeline();
+    drop(observer);
+    claims.extend(handoff_says(bench, &workload, backup, expected.end).await?);
+    let prestages = handoff::prestages(&bench.cluster).await?;
+    // nodes are needed again for what follows
+    way.undo(bench).await?;
+    let after = settle::settle(bench).await.context("after the interruption")?;
+    if expected.moves {
+        let to = format!("{} → {}", workload.node, after.node);
+        claims.push(Claim::new("the pod runs on another node", after.node != workload.node, to));
+    }
+    let lost = timeline.has(Step::BackupLost);
+    if expected.interrupted {
+        let how = if lost { format!("lost {}", timeline.note(Step::BackupLost)) } else { "never lost".into() };
+        claims.push(Claim::new("the backup was interrupted", lost, how));
+    }
+    if expected.end == End::Completed {
+        let own = end.same && end.word == "Completed";
+        claims.push(Claim::new(
+            "the backup completed under its own name",
+            own,
+            format!("{} {}", backup.name, end.word),
+        ));
+    }
+    if let Some(blocks) = blocks.filter(|_| expected.few_blocks) {
+        claims.push(report::few_blocks(blocks));
+    }
+    let moved = Compared::of(&cargo.at_drain, &workload::checksums(&after.pod).await?);
+    claims.push(report::compared("the volume's data is equal", &moved));
+    claims.push(Claim::new("no pre-stage is left", prestages.is_empty(), prestages.join(", ")));
+    if expected.end == End::Completed && end.word == "Completed" {
+        settle::storage(bench).await?;
+        let found = restore::checksums(&bench.cluster, &end.url, &bench.common.image).await?;
+        let restored = Compared::of(&cargo.at_snapshot, &found);
+        claims.push(report::compared("the restored data equals the snapshot's", &restored));
+    }
+    let word =
+        if matches!(expected.end, End::Unrecoverable(_)) { "given up, with a reason".to_owned() } else { end.word };
+    Ok(Passage { way, end: word, ready: timeline.at(Step::Ready), blocks, claims })
+}
+
+/// The handoff's own account of the backup, which must agree. No handoff is right when nothing was owed.
+async fn handoff_says(bench: &Bench, workload: &Running, backup: &Backup, end: End) -> Result<Option<Claim>> {
+    let mut said = String::new();
+    let state = match end {
+        End::Completed => "Completed",
+        End::Unrecoverable(_) => "Unrecoverable",
+    };
+    let waited = until(NOTED, "the handoff to note the end", async || {
+        let found = bench.cluster.find(&HANDOFF, NAMESPACE_NAME, &workload.volume).await?;
+        let resumes = found.as_ref().map(|h| h.items("/status/resumes").to_vec()).unwrap_or_default();
+        let Some(ours) = resumes.iter().find(|r| r.text("/backup") == backup.name) else { return Ok(None) };
+        said = format!("{} {}", ours.text("/state"), ours.text("/reason"));
+        Ok((ours.text("/state") != state).then(|| said.clone()))
+    })
+    .await;
+    let held = match end {
+        End::Completed => waited.is_ok(),
+        End::Unrecoverable(reason) => waited.is_ok() && said.contains(reason),
+    };
+    let nothing_owed = said.is_empty() && end == End::Completed;
+    Ok((!nothing_owed).then(|| Claim::new("the handoff says the same", held, said.trim())))
+}
+
+/// A number at a JSON pointer.
+pub fn number(object: &Value, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+}

@@ -1,0 +1,91 @@
+//! Interruptions of storage itself: replica, instance manager, managers, backup target. And settings.
+
+use super::{nodes::uploader, passage::Scene};
+use crate::{
+    bench::Bench,
+    cluster::{LH_BACKUP, LH_REPLICA, LH_SETTING, LH_VOLUME, POD, Read, until},
+    report::Claim,
+    settle,
+    workload::kubectl,
+};
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_mins(5);
+/// How long the target is away: longer than an upload tries by itself.
+const AWAY: Duration = Duration::from_mins(1);
+
+/// Changes a setting of Longhorn's.
+pub async fn set(bench: &Bench, name: &str, value: &str) -> Result<()> {
+    bench.cluster.merge(&LH_SETTING, &bench.cluster.longhorn, name, &json!({"value": value})).await
+}
+
+/// The process of the replica that uploads, killed.
+pub async fn kill_replica(scene: &Scene<'_>) -> Result<Vec<Claim>> {
+    let (bench, cluster) = (scene.bench, &scene.bench.cluster);
+    let lab = bench.lab.as_ref().context("killing a process needs --lab")?;
+    let node = uploader(scene).await?;
+    let backup = cluster.get(&LH_BACKUP, &cluster.longhorn, &scene.backup.name).await?;
+    let port = backup.text("/status/replicaAddress").rsplit(':').next().unwrap_or_default().to_owned();
+    let handle = &scene.workload.handle;
+    // the program's own words: `longhorn … replica … --listen 0.0.0.0:PORT`, with the volume's directory
+    lab.on_node(&node, &format!("pkill -KILL -f -- 'replica /.*{handle}.*listen 0.0.0.0:{port}'")).await?;
+    let beside = if node == scene.workload.node { "beside the pod" } else { "on the other node" };
+    println!("  killed the replica {beside}");
+    Ok(vec![])
+}
+
+/// The process under the attached volume, killed. Longhorn has the pod made anew.
+pub async fn kill_instance_manager(scene: &Scene<'_>) -> Result<Vec<Claim>> {
+    let (bench, cluster) = (scene.bench, &scene.bench.cluster);
+    let lab = bench.lab.as_ref().context("killing a process needs --lab")?;
+    let managers = cluster.list(&POD, &cluster.longhorn, "longhorn.io/component=instance-manager").await?;
+    let here = managers.iter().find(|p| p.text("/spec/nodeName") == scene.workload.node);
+    lab.kill_container(here.context("the node has no instance manager")?).await?;
+    scene.ready().await?;
+    Ok(vec![])
+}
+
+/// All longhorn-manager pods at once.
+pub async fn restart_managers(scene: &Scene<'_>) -> Result<Vec<Claim>> {
+    let namespace = scene.bench.cluster.longhorn.as_str();
+    kubectl(&["delete", "pod", "-n", namespace, "-l", "app=longhorn-manager", "--wait=false"]).await?;
+    kubectl(&["rollout", "status", "-n", namespace, "daemonset/longhorn-manager", "--timeout=300s"]).await?;
+    Ok(vec![])
+}
+
+/// Connections to the S3 server refused, for a while.
+pub async fn target_down(scene: &Scene<'_>) -> Result<Vec<Claim>> {
+    let lab = scene.bench.lab.as_ref().context("stopping the S3 server needs --lab")?;
+    lab.refuse_s3(true).await?;
+    tokio::time::sleep(AWAY).await;
+    lab.refuse_s3(false).await?;
+    Ok(vec![])
+}
+
+/// Connections to the S3 server taken again.
+pub async fn target_up(bench: &Bench) -> Result<()> {
+    match &bench.lab {
+        Some(lab) => lab.refuse_s3(false).await,
+        None => Ok(()),
+    }
+}
+
+/// One replica of the volume, and the pod on a node without it.
+pub async fn one_replica_elsewhere(bench: &Bench) -> Result<()> {
+    let (cluster, before) = (&bench.cluster, settle::settle(bench).await?);
+    let patch = json!({"spec": {"numberOfReplicas": 1}});
+    cluster.merge(&LH_VOLUME, &cluster.longhorn, &before.handle, &patch).await?;
+    let labels = format!("longhornvolume={}", before.handle);
+    let replicas = cluster.list(&LH_REPLICA, &cluster.longhorn, &labels).await?;
+    for extra in replicas.iter().filter(|r| r.text("/spec/nodeID") == before.node) {
+        cluster.delete(&LH_REPLICA, &cluster.longhorn, extra.name()).await?;
+    }
+    until(LIMIT, "one replica, on the other node", async || {
+        let left = cluster.list(&LH_REPLICA, &cluster.longhorn, &labels).await?;
+        let nodes = left.iter().map(|r| r.text("/spec/nodeID")).collect::<Vec<_>>();
+        Ok((nodes.len() != 1 || nodes[0] == before.node).then(|| nodes.join(", ")))
+    })
+    .await
+}

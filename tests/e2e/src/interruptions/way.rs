@@ -1,0 +1,188 @@
+//! The ways, what each is for, and what it must come to.
+
+use super::{nodes, owed, passage::Scene, pods, storage};
+use crate::{bench::Bench, report::Claim, settle};
+use anyhow::Result;
+use clap::ValueEnum;
+
+/// A way to interrupt a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// `kubectl delete pod`, its node cordoned.
+    DeletePod,
+    /// `kubectl rollout restart`, the node cordoned.
+    RolloutRestart,
+    /// A pod of higher priority needs the room.
+    Preemption,
+    /// A `NoExecute` taint, tolerated by storage.
+    NoexecuteTaint,
+    /// The node loses power; an operator marks it out of service.
+    PowerLoss,
+    /// The replica that uploads dies, the volume stays where it is.
+    ReplicaKilled,
+    /// The instance manager under the attached volume dies.
+    InstanceManagerKilled,
+    /// All longhorn-manager pods start anew.
+    ManagersRestarted,
+    /// The backup target is down, and back a minute later.
+    TargetDown,
+    /// Handoff is down during the whole move, and starts afterwards.
+    HandoffDown,
+    /// Two moves in a row while the backup is still owed: there and back.
+    ThereAndBack,
+    /// Scaled to zero with a backup in flight, and back on another node.
+    ScaledToZero,
+    /// Two backups of the volume in flight.
+    TwoBackups,
+    /// A `VolumeSnapshot` of type bak.
+    CsiSnapshot,
+    /// A recurring job's backup.
+    RecurringJob,
+    /// The backup is complete in the target, but Longhorn says `Error`: it must not be run again.
+    CompleteInTarget,
+    /// A person deletes the snapshot while its backup is owed.
+    SnapshotDeleted,
+    /// A person deletes the backup while it is owed.
+    BackupDeleted,
+    /// A backup in full mode.
+    FullMode,
+    /// A backup compressed with gzip.
+    Gzip,
+    /// The node that is drained holds the uploading replica only.
+    ReplicaDrained,
+    /// The node that is drained holds the pod only.
+    PodOnlyDrained,
+}
+
+/// How a passage must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The backup is complete.
+    Completed,
+    /// It cannot be; the handoff says why, in words that contain this.
+    Unrecoverable(&'static str),
+}
+
+/// What must be seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// The pod runs on another node than before.
+    pub moves: bool,
+    /// The backup was seen lost in between.
+    pub interrupted: bool,
+    /// How it ends.
+    pub end: End,
+    /// Blocks that are in the target are not sent again.
+    pub few_blocks: bool,
+}
+
+impl Way {
+    /// As on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// What happens.
+    pub fn title(self) -> String {
+        self.to_possible_value().and_then(|v| v.get_help().map(ToString::to_string)).unwrap_or_default()
+    }
+
+    /// It acts on processes, or on the S3 server.
+    pub fn needs_lab(self) -> bool {
+        use Way::{InstanceManagerKilled, PowerLoss, ReplicaKilled, TargetDown};
+        matches!(self, PowerLoss | ReplicaKilled | InstanceManagerKilled | TargetDown)
+    }
+
+    /// What must be seen.
+    pub fn expected(self) -> Expected {
+        let usual = Expected { moves: true, interrupted: true, end: End::Completed, few_blocks: true };
+        match self {
+            // full mode sends everything by its own definition
+            Self::FullMode => Expected { few_blocks: false, ..usual },
+            // the pod stays, is made anew where storage is, or is back where it began
+            Self::ReplicaKilled
+            | Self::TargetDown
+            | Self::ReplicaDrained
+            | Self::InstanceManagerKilled
+            | Self::ThereAndBack => Expected { moves: false, ..usual },
+            // the upload lives in the replica, not in the manager
+            Self::ManagersRestarted => Expected { moves: false, interrupted: false, ..usual },
+            Self::SnapshotDeleted => Expected { end: End::Unrecoverable("snapshot"), few_blocks: false, ..usual },
+            Self::BackupDeleted => {
+                Expected { end: End::Unrecoverable("deleted"), few_blocks: false, interrupted: false, ..usual }
+            }
+            _ => usual,
+        }
+    }
+
+    /// Settings that must be there before the volume is made.
+    pub async fn prepare(self, bench: &Bench) -> Result<()> {
+        match self {
+            Self::Gzip => storage::set(bench, "backup-compression-method", "gzip").await,
+            Self::Preemption => pods::priorities(bench).await,
+            Self::CsiSnapshot => owed::snapshot_class(bench).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes of the workload before it is loaded.
+    pub async fn adapt(self, bench: &Bench) -> Result<()> {
+        match self {
+            Self::Preemption => pods::lower().await,
+            Self::PodOnlyDrained => storage::one_replica_elsewhere(bench).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Interrupts. Returns further claims.
+    pub async fn interrupt(self, scene: &Scene<'_>) -> Result<Vec<Claim>> {
+        match self {
+            Self::DeletePod | Self::FullMode | Self::Gzip | Self::RecurringJob => pods::delete(scene).await,
+            Self::RolloutRestart => pods::rollout_restart(scene).await,
+            Self::Preemption => pods::preempt(scene).await,
+            Self::NoexecuteTaint => nodes::taint(scene).await,
+            Self::PowerLoss => nodes::power_loss(scene).await,
+            Self::ReplicaKilled => storage::kill_replica(scene).await,
+            Self::InstanceManagerKilled => storage::kill_instance_manager(scene).await,
+            Self::ManagersRestarted => storage::restart_managers(scene).await,
+            Self::TargetDown => storage::target_down(scene).await,
+            Self::HandoffDown => nodes::drain_without_handoff(scene).await,
+            Self::ThereAndBack => pods::there_and_back(scene).await,
+            Self::ScaledToZero => pods::scale_to_zero_and_back(scene).await,
+            Self::CsiSnapshot => owed::csi_snapshot(scene).await,
+            Self::TwoBackups => owed::two_backups(scene).await,
+            Self::CompleteInTarget => owed::complete_in_target(scene).await,
+            Self::SnapshotDeleted => owed::delete_snapshot(scene).await,
+            Self::BackupDeleted => owed::delete_backup(scene).await,
+            Self::ReplicaDrained => nodes::drain_replica(scene).await,
+            Self::PodOnlyDrained => nodes::drain(scene).await,
+        }
+    }
+
+    /// Puts the cluster back in order.
+    pub async fn undo(self, bench: &Bench) -> Result<()> {
+        match self {
+            Self::Gzip => storage::set(bench, "backup-compression-method", "lz4").await?,
+            Self::Preemption => pods::remove_priorities(bench).await?,
+            Self::NoexecuteTaint => nodes::remove_taints(bench).await?,
+            Self::PowerLoss => nodes::power_on(bench).await?,
+            Self::TargetDown => storage::target_up(bench).await?,
+            Self::RecurringJob => owed::remove_job(bench).await?,
+            _ => {}
+        }
+        settle::uncordon(bench).await?;
+        bench.link_slow().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_says_what_it_is() {
+        for way in Way::value_variants() {
+            assert!(!way.name().is_empty() && !way.title().is_empty(), "{way:?}");
+        }
+    }
+}
