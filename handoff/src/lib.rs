@@ -9,10 +9,11 @@ mod logs;
 mod observe;
 mod serve;
 mod status;
+mod wiring;
 
-pub use args::Args;
+pub use args::{Args, ServeArgs};
 pub use observe::Reviews;
-pub use serve::Caches;
+pub use wiring::{Caches, Core};
 
 use args::Command;
 

@@ -5,17 +5,15 @@ use crate::{
     args::ServeArgs,
     listen::{self, Limits},
     logs,
-    observe::{self, Pages, Reviews},
+    observe::{self, Pages},
+    wiring::Core,
 };
 use anyhow::{Context, anyhow, bail};
+use axum::Router;
 use handoff_certs::{CertsConfig, Serving, WebhookNames, server_config, server_config_mtls};
-use handoff_cluster::{Cache, Change, ClusterCache, ObjectKey, OnChange, Task};
-use handoff_coordinator::{
-    Coordinator, Parts, api::VolumeHandoff, handoffs::Handoffs, lease::Elector, metrics::Metrics, queue::Queue,
-};
-use handoff_storage::longhorn::{DRIVER, Longhorn};
+use handoff_coordinator::Coordinator;
 use jiff::Timestamp;
-use kube::{Api, Client, Config};
+use kube::{Client, Config};
 use prometheus_client::registry::Registry;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -38,26 +36,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = client().await?;
     let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry);
-    let reviews = Arc::new(Reviews::new(&mut registry));
-    let caches = Caches::new(&client, &args.longhorn_namespace);
-    let elector = Elector::new(client.clone(), &args.namespace, "handoff", &args.pod_name);
-    let coordinator = Arc::new(Coordinator::new(Parts {
-        client: client.clone(),
-        cluster: caches.cluster,
-        storage: Arc::new(caches.storage),
-        handoffs: caches.handoffs,
-        policy,
-        metrics,
-        queue: caches.queue,
-        leadership: elector.leadership(),
-        identity: ObjectKey::new(&args.namespace, &args.pod_name),
-    }));
+    let core = Core::new(&args, policy, &client, &mut registry);
+    let (webhook, extender) = (core.webhook(), core.extender());
+    let Core { coordinator, elector, tasks, .. } = core;
     let (stop_leading, lead_until) = watch::channel(false);
     let (stop_serving, serve_until) = watch::channel(false);
     let (leading_now, leading) = watch::channel(false);
     let mut parts = JoinSet::new();
-    for (name, task) in caches.tasks {
+    for (name, task) in tasks {
         parts.spawn(named(name, task));
     }
     for _ in 0..args.workers {
@@ -67,7 +53,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     parts.spawn(named("reaper", reap(coordinator.clone())));
     parts.spawn(named("new leader", look_when_leading(coordinator.clone(), leading.clone())));
     let serving = certificates(&args, &client, &mut parts, leading).await?;
-    let mut servers = serve(&args, &coordinator, &serving, registry, reviews, &serve_until).await?;
+    let routers = Routers { webhook, extender };
+    let mut servers = serve(&args, &coordinator, &serving, registry, routers, &serve_until).await?;
     let election = tokio::spawn(elector.run(lead_until, leading_now));
     let ended = tokio::select! {
         () = termination() => Ok(()),
@@ -92,47 +79,6 @@ async fn client() -> anyhow::Result<Client> {
         Err(_) => Config::infer().await.context("no cluster: neither in a pod nor is there a kubeconfig")?,
     };
     Client::try_from(config).context("cannot make an API client")
-}
-
-/// The caches and the tasks that keep them current. Whatever changes, the volume concerned is queued.
-pub struct Caches {
-    /// Volumes to look at.
-    pub queue: Arc<Queue>,
-    /// The Kubernetes side.
-    pub cluster: ClusterCache,
-    /// The storage side.
-    pub storage: Longhorn,
-    /// Our own objects.
-    pub handoffs: Cache<Handoffs>,
-    /// What keeps the above current.
-    pub tasks: Vec<Task>,
-}
-
-impl Caches {
-    /// Empty caches of what `client` reaches; they fill as the tasks run.
-    pub fn new(client: &Client, longhorn_namespace: &str) -> Self {
-        let queue = Arc::new(Queue::default());
-        let mut handoffs = Cache::<Handoffs>::default();
-        let add = queue.clone();
-        let by_name: OnChange<String> = Arc::new(move |volume| add.add(&volume));
-        let mut tasks = vec![handoffs.watch::<VolumeHandoff>(Api::all(client.clone()), by_name)];
-        let (add, active) = (queue.clone(), handoffs.clone());
-        let on_cluster: OnChange<Change> = Arc::new(move |change| match change {
-            Change::Volume(volume) => add.add(&volume),
-            // a cordon or a readiness matters to whatever is under way
-            Change::Node(_) => active.read().unfinished().for_each(|volume| add.add(volume)),
-        });
-        let (cluster, cluster_tasks) = ClusterCache::of_cluster(client, &on_cluster);
-        let (add, index) = (queue.clone(), cluster.clone());
-        let on_storage: OnChange<String> = Arc::new(move |handle| {
-            let volume = index.read().volume_of_handle(DRIVER, &handle);
-            volume.iter().for_each(|v| add.add(&v.name));
-        });
-        let (storage, storage_tasks) = Longhorn::new(client.clone(), longhorn_namespace, cluster.clone(), &on_storage);
-        tasks.extend(cluster_tasks);
-        tasks.extend(storage_tasks);
-        Self { queue, cluster, storage, handoffs, tasks }
-    }
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
@@ -178,12 +124,17 @@ async fn certificates(
     Ok(serving)
 }
 
+struct Routers {
+    webhook: Router,
+    extender: Router,
+}
+
 async fn serve(
     args: &ServeArgs,
     coordinator: &Arc<Coordinator>,
     serving: &Serving,
     registry: Registry,
-    reviews: Arc<Reviews>,
+    Routers { webhook, extender }: Routers,
     until: &watch::Receiver<bool>,
 ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let bind = async |port: u16| {
@@ -193,8 +144,6 @@ async fn serve(
     let limits = Limits { grace: DRAIN, ..Limits::default() };
     let mut servers = JoinSet::new();
 
-    let webhook =
-        handoff_webhook::router(coordinator.clone(), handoff_webhook::WebhookConfig::default(), reviews.clone());
     let (listener, tls) = (bind(args.webhook_port).await?, server_config(serving.resolver.clone())?);
     let stop = until.clone();
     let webhook_limits = limits.clone();
@@ -202,7 +151,6 @@ async fn serve(
         listen::serve_tls(listener, tls, webhook, webhook_limits, stop).await.context("webhook listener")
     });
 
-    let extender = handoff_extender::router(coordinator.clone(), handoff_extender::ExtenderConfig::default(), reviews);
     let tls = server_config_mtls(serving.resolver.clone(), serving.roots.clone())?;
     let (listener, stop) = (bind(args.extender_port).await?, until.clone());
     // 5,000 nodes of 10 kB each, in full-node mode

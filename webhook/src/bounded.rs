@@ -1,7 +1,8 @@
 //! Waiting for a verdict no longer than its budget.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
+use futures::FutureExt;
 use tracing::Instrument;
 
 use crate::{observe::Outcome, verdict::Verdict};
@@ -29,8 +30,14 @@ pub(crate) async fn bounded<T: Send + 'static>(
     budget: Duration,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Missing> {
+    // a panic ends the work and nothing is seen of it afterwards, so it can leave nothing half done behind
+    let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+    // most verdicts come from memory: they are there at once, without a task, a timer and another thread
+    if let Some(verdict) = (&mut work).now_or_never() {
+        return verdict.map_err(|_| Missing::Panicked);
+    }
     match tokio::time::timeout(budget, tokio::spawn(work.in_current_span())).await {
-        Ok(Ok(verdict)) => Ok(verdict),
+        Ok(Ok(verdict)) => verdict.map_err(|_| Missing::Panicked),
         Ok(Err(_)) => Err(Missing::Panicked),
         Err(_) => Err(Missing::TimedOut),
     }

@@ -1,0 +1,100 @@
+//! What answers, without listeners and certificates: caches → coordinator → the routers of webhook and extender.
+
+use crate::{args::ServeArgs, observe::Reviews};
+use axum::Router;
+use handoff_cluster::{Cache, Change, ClusterCache, ObjectKey, OnChange, Task};
+use handoff_coordinator::{
+    Coordinator, Parts, api::VolumeHandoff, handoffs::Handoffs, lease::Elector, metrics::Metrics, policy::Policy,
+    queue::Queue,
+};
+use handoff_storage::longhorn::{DRIVER, Longhorn};
+use kube::{Api, Client};
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+
+/// The coordinator and everything around it.
+pub struct Core {
+    /// Answers from memory.
+    pub coordinator: Arc<Coordinator>,
+    /// Competes for the lease.
+    pub elector: Elector,
+    /// Times of reviews and calls.
+    pub reviews: Arc<Reviews>,
+    /// What keeps the caches current.
+    pub tasks: Vec<Task>,
+}
+
+impl Core {
+    /// Empty, until the tasks have run for a while.
+    pub fn new(args: &ServeArgs, policy: Policy, client: &Client, registry: &mut Registry) -> Self {
+        let metrics = Metrics::new(registry);
+        let reviews = Arc::new(Reviews::new(registry));
+        let caches = Caches::new(client, &args.longhorn_namespace);
+        let elector = Elector::new(client.clone(), &args.namespace, "handoff", &args.pod_name);
+        let coordinator = Arc::new(Coordinator::new(Parts {
+            client: client.clone(),
+            cluster: caches.cluster,
+            storage: Arc::new(caches.storage),
+            handoffs: caches.handoffs,
+            policy,
+            metrics,
+            queue: caches.queue,
+            leadership: elector.leadership(),
+            identity: ObjectKey::new(&args.namespace, &args.pod_name),
+        }));
+        Self { coordinator, elector, reviews, tasks: caches.tasks }
+    }
+
+    /// The webhook's routes.
+    pub fn webhook(&self) -> Router {
+        let config = handoff_webhook::WebhookConfig::default();
+        handoff_webhook::router(self.coordinator.clone(), config, self.reviews.clone())
+    }
+
+    /// The extender's routes.
+    pub fn extender(&self) -> Router {
+        let config = handoff_extender::ExtenderConfig::default();
+        handoff_extender::router(self.coordinator.clone(), config, self.reviews.clone())
+    }
+}
+
+/// The caches and the tasks that keep them current. Whatever changes, the volume concerned is queued.
+pub struct Caches {
+    /// Volumes to look at.
+    pub queue: Arc<Queue>,
+    /// The Kubernetes side.
+    pub cluster: ClusterCache,
+    /// The storage side.
+    pub storage: Longhorn,
+    /// Our own objects.
+    pub handoffs: Cache<Handoffs>,
+    /// What keeps the above current.
+    pub tasks: Vec<Task>,
+}
+
+impl Caches {
+    /// Empty caches of what `client` reaches; they fill as the tasks run.
+    pub fn new(client: &Client, longhorn_namespace: &str) -> Self {
+        let queue = Arc::new(Queue::default());
+        let mut handoffs = Cache::<Handoffs>::default();
+        let add = queue.clone();
+        let by_name: OnChange<String> = Arc::new(move |volume| add.add(&volume));
+        let mut tasks = vec![handoffs.watch::<VolumeHandoff>(Api::all(client.clone()), by_name)];
+        let (add, active) = (queue.clone(), handoffs.clone());
+        let on_cluster: OnChange<Change> = Arc::new(move |change| match change {
+            Change::Volume(volume) => add.add(&volume),
+            // a cordon or a readiness matters to whatever is under way
+            Change::Node(_) => active.read().unfinished().for_each(|volume| add.add(volume)),
+        });
+        let (cluster, cluster_tasks) = ClusterCache::of_cluster(client, &on_cluster);
+        let (add, index) = (queue.clone(), cluster.clone());
+        let on_storage: OnChange<String> = Arc::new(move |handle| {
+            let volume = index.read().volume_of_handle(DRIVER, &handle);
+            volume.iter().for_each(|v| add.add(&v.name));
+        });
+        let (storage, storage_tasks) = Longhorn::new(client.clone(), longhorn_namespace, cluster.clone(), &on_storage);
+        tasks.extend(cluster_tasks);
+        tasks.extend(storage_tasks);
+        Self { queue, cluster, storage, handoffs, tasks }
+    }
+}
