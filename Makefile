@@ -13,6 +13,9 @@ STATIC := x86_64-unknown-linux-gnu
 BINARY := $(CARGO_TARGET_DIR)/$(STATIC)/ci/handoff
 IMAGE := handoff:0.1.0
 E2E := $(CARGO_TARGET_DIR)/debug/handoff-e2e
+DENY_VERSION := 0.20.2
+# by version, so that another one is built beside it
+DENY := $(HANDOFF_CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .PHONY: help
 help: ## this list
@@ -27,11 +30,13 @@ test: check e2e-ready ## everything: `make check`, then real moves on real clust
 	tests/run ci
 
 .PHONY: check
-check: rust ## the fast part: format, lints, licences, unit, property and in-process HTTP tests
+check: rust $(DENY) ## the fast part: format, lints, licences, unit, property and in-process HTTP tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace
-	if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
+	$(DENY) check --hide-inclusion-graph licenses bans sources
+	@if timeout 60 $(DENY) fetch db 2>/dev/null; then $(DENY) --offline check advisories; \
+	else echo "NOT CHECKED: security advisories. Their database, github.com/RustSec/advisory-db, cannot be fetched from here." >&2; fi
 
 .PHONY: e2e
 e2e: e2e-ready ## the real-cluster test on the cluster of $$KUBECONFIG (it must have Longhorn), or on the lab
@@ -62,6 +67,10 @@ crd: rust ## write deploy/kustomize/crd.yaml anew
 .PHONY: e2e-ready
 e2e-ready: rust
 	cargo build -p handoff-e2e
+
+# about 220 s of CPU, once per machine
+$(DENY): | rust
+	env -u CARGO_TARGET_DIR cargo install --locked --version $(DENY_VERSION) --root $(abspath $(@D)/..) cargo-deny
 
 .PHONY: rust
 rust:
