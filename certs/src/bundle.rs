@@ -1,6 +1,7 @@
 //! The `caBundle` of the webhook configurations: what an API server verifies our server certificate with.
 
-use crate::Error;
+use crate::{Error, Identity, authority::verify_server, certificate::parse_all};
+use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
     api::admissionregistration::v1::{
@@ -52,20 +53,84 @@ pub async fn publish(client: &Client, names: &WebhookNames, ca_pem: &str) -> Vec
     results
 }
 
+/// Whether API servers can verify `server` by the `caBundle`s that others look after: one error for each webhook for
+/// which they cannot. Without a `caBundle` an API server goes by the CAs of its machine, which we do not know: that is an
+/// error only if there `must` be one. Names are not looked at.
+pub(crate) async fn check(
+    client: &Client,
+    names: &WebhookNames,
+    server: &Identity,
+    must: bool,
+    now: Timestamp,
+) -> Vec<Error> {
+    let mut failures = Vec::new();
+    for name in &names.mutating {
+        failures.extend(check_one::<MutatingWebhookConfiguration>(client, name, server, must, now).await);
+    }
+    for name in &names.validating {
+        failures.extend(check_one::<ValidatingWebhookConfiguration>(client, name, server, must, now).await);
+    }
+    failures
+}
+
+async fn check_one<K: Webhooks>(
+    client: &Client,
+    name: &str,
+    server: &Identity,
+    must: bool,
+    now: Timestamp,
+) -> Vec<Error> {
+    let kind = K::kind(&());
+    let found = match Api::<K>::all(client.clone()).get_opt(name).await {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            tracing::warn!(%kind, name, "webhook configuration not found; no review reaches us");
+            return Vec::new();
+        }
+        Err(error) => return vec![Error::api(format!("read {kind} {name}"))(error)],
+    };
+    let bad = found.clients().into_iter().zip(found.webhooks()).filter_map(|(client, webhook)| {
+        let problem = verify(client, server, must, now).err()?;
+        Some(Error::Bundle { kind: kind.to_string(), name: name.to_owned(), webhook: webhook.to_owned(), problem })
+    });
+    bad.collect()
+}
+
+fn verify(client: &WebhookClientConfig, server: &Identity, must: bool, now: Timestamp) -> Result<(), String> {
+    let bundle = client.ca_bundle.as_ref().filter(|bundle| !bundle.0.is_empty());
+    let Some(bundle) = bundle else {
+        return if must { Err("it has no caBundle".to_owned()) } else { Ok(()) };
+    };
+    let roots = parse_all("caBundle", &String::from_utf8_lossy(&bundle.0)).map_err(|error| error.to_string())?;
+    // an API server does look at the dates of a CA
+    verify_server(server, roots.iter().filter(|root| root.is_valid(now)), now).map_err(|error| error.to_string())
+}
+
 /// The two kinds of webhook configuration.
 trait Webhooks: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned {
     fn clients(&self) -> Vec<&WebhookClientConfig>;
+
+    /// Names of the webhooks, in the same order.
+    fn webhooks(&self) -> Vec<&str>;
 }
 
 impl Webhooks for MutatingWebhookConfiguration {
     fn clients(&self) -> Vec<&WebhookClientConfig> {
         self.webhooks.iter().flatten().map(|webhook| &webhook.client_config).collect()
     }
+
+    fn webhooks(&self) -> Vec<&str> {
+        self.webhooks.iter().flatten().map(|webhook| webhook.name.as_str()).collect()
+    }
 }
 
 impl Webhooks for ValidatingWebhookConfiguration {
     fn clients(&self) -> Vec<&WebhookClientConfig> {
         self.webhooks.iter().flatten().map(|webhook| &webhook.client_config).collect()
+    }
+
+    fn webhooks(&self) -> Vec<&str> {
+        self.webhooks.iter().flatten().map(|webhook| webhook.name.as_str()).collect()
     }
 }
 

@@ -51,6 +51,16 @@ impl Certificate {
         self.after(5, 6)
     }
 
+    /// Whether it is to be replaced at `now`. One that begins in the future was made while a clock was wrong, and is
+    /// accepted by nobody until then.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.renew_at() <= now || now < self.not_before
+    }
+
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        self.not_before <= now && !self.is_expired(now)
+    }
+
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.not_after <= now
     }
@@ -88,8 +98,8 @@ pub(crate) fn parse_all(entry: &'static str, text: &str) -> Result<Vec<Certifica
 }
 
 /// The concatenation [`parse_all`] reads.
-pub(crate) fn to_pem(certificates: &[Certificate]) -> String {
-    certificates.iter().map(|certificate| certificate.pem.as_str()).collect()
+pub(crate) fn to_pem<'a>(certificates: impl IntoIterator<Item = &'a Certificate>) -> String {
+    certificates.into_iter().map(|certificate| certificate.pem.as_str()).collect()
 }
 
 /// The same moment as rustls wants it; times before 1970 count as 1970.

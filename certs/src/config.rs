@@ -15,7 +15,8 @@ pub struct CertsConfig {
     pub namespace: String,
     /// Secret with CA and server certificate; `<secret_name>-scheduler` holds kube-scheduler's client certificate.
     pub secret_name: String,
-    /// Names the server certificate is for: DNS names such as `handoff.handoff-system.svc`, or IP addresses.
+    /// Names the server certificate is for: DNS names such as `handoff.handoff-system.svc`, or IP addresses. The first
+    /// is the one API servers ask for: a certificate that someone else made must be for it.
     pub dns_names: Vec<String>,
     /// Life of the CA in days.
     pub ca_life_days: u32,

@@ -1,6 +1,7 @@
 //! What can go wrong with certificates.
 
 use jiff::Timestamp;
+use std::path::PathBuf;
 
 /// Everything this crate fails with. No message holds key material.
 #[derive(Debug, thiserror::Error)]
@@ -38,18 +39,64 @@ pub enum Error {
         source: Box<Error>,
     },
     /// The certificate has run out.
-    #[error("the certificate expired at {at}; only the leading replica renews it: is there one, and may it write?")]
+    #[error("the certificate expired at {at} and was not renewed; the one in use before stays in use")]
     Expired {
         /// End of its validity.
         at: Timestamp,
     },
-    /// The Secret is gone while replicas run.
-    #[error("Secret {namespace}/{name} does not exist; the leading replica makes a new one")]
+    /// The certificate's validity has not begun: a clock is wrong, here or where it was made.
+    #[error(
+        "the certificate is valid from {at} and it is {now}: a clock is wrong; the certificate in use before stays"
+    )]
+    NotYetValid {
+        /// Start of its validity.
+        at: Timestamp,
+        /// What is taken for now.
+        now: Timestamp,
+    },
+    /// The certificate in use should have been renewed long ago.
+    #[error("the certificate runs out at {at} and nothing has renewed it")]
+    Overdue {
+        /// End of its validity.
+        at: Timestamp,
+    },
+    /// The CA is not within its dates.
+    #[error(
+        "the CA in the Secret is not valid now, at {now}; if that is not a clock being corrected, it is replaced soon"
+    )]
+    CaNotValid {
+        /// What is taken for now.
+        now: Timestamp,
+    },
+    /// What is in a directory cannot be used.
+    #[error("directory {} cannot be used: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Which entry, and why.
+        source: Box<Error>,
+    },
+    /// A webhook configuration whose `caBundle` does not lead to our certificate: API servers will not call us.
+    #[error("API servers cannot verify us for {webhook} of {kind} {name}: {problem}")]
+    Bundle {
+        /// Kind of the configuration.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// The webhook in it.
+        webhook: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// There is no Secret.
+    #[error("Secret {namespace}/{name} does not exist yet; {maker} makes it")]
     Missing {
         /// The Secret's namespace.
         namespace: String,
         /// The Secret's name.
         name: String,
+        /// Who is to make it.
+        maker: &'static str,
     },
     /// A time beyond what a certificate can hold.
     #[error("the time {days} days after {from} cannot be expressed")]

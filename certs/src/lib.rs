@@ -1,30 +1,40 @@
-//! Certificates Handoff makes for itself: a CA and a server certificate in a Secret that all replicas share, a client
-//! certificate for kube-scheduler in a second Secret, the `caBundle` of the webhook configurations, and the rustls side
-//! that takes new certificates over without closing a connection.
+//! The certificates Handoff serves with, from one of three [`Source`]s, and the rustls side that takes new ones over
+//! without closing a connection.
 //!
-//! Every replica calls [`ensure`] at start, loads the result into [`Serving`] and then runs [`run`]. The replica that
-//! leads also renews and publishes.
+//! - Our own: a CA and a server certificate in a Secret that all replicas share, a client certificate for kube-scheduler
+//!   in a second Secret, and the `caBundle` of the webhook configurations. Only the replica that leads writes.
+//! - cert-manager's: the same Secrets, written by it; we only read.
+//! - Files, a mounted Secret for instance.
 //!
-//! A new CA is signed by the old one as well, and that certificate is sent along with each leaf. Who knows only the old
-//! CA (kube-scheduler reads its CA file once, an apiserver learns of a new `caBundle` a moment late) accepts the new
-//! leaf at once, so one write rotates everything without a gap.
+//! Every replica runs a [`Keeper`] on what it serves with, a [`Serving`]. Whatever goes wrong, the certificate in use
+//! stays in use.
 
 mod authority;
 mod bundle;
 mod certificate;
+mod clock;
 mod config;
 mod error;
+mod files;
+mod identity;
+mod issue;
+mod key;
 mod resolver;
 mod rotate;
 mod secret;
+mod serving;
+mod source;
 
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Identity, Material, SCHEDULER_NAME};
+pub use authority::{CA_OVERLAP, Material, SCHEDULER_NAME};
 pub use bundle::{BundleState, WebhookNames, publish};
+pub use clock::{Clock, SystemClock};
 pub use config::CertsConfig;
 pub use error::Error;
-pub use resolver::{Serving, SwapResolver, SwapRoots, server_config, server_config_mtls};
-pub use rotate::{follow, maintain, run};
-pub use secret::{ensure, ensure_scheduler};
+pub use identity::Identity;
+pub use resolver::{SwapResolver, SwapRoots, server_config, server_config_mtls};
+pub use rotate::{Keeper, PATIENCE};
+pub use serving::{Serving, Status};
+pub use source::Source;

@@ -2,13 +2,15 @@
 //! place; connections that are open stay open.
 
 use crate::{
-    Error, Material,
-    authority::{client_verifier, provider},
+    Clock, Error, SCHEDULER_NAME, SystemClock,
+    certificate::unix_time,
+    issue::{client_verifier, provider},
 };
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use rustls::{
-    ConfigBuilder, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme, WantsVerifier,
+    CertificateError, ConfigBuilder, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme, WantsVerifier,
     client::danger::HandshakeSignatureValid,
     crypto::{verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, UnixTime},
@@ -19,6 +21,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use std::sync::Arc;
+use x509_parser::extensions::GeneralName;
 
 /// The server certificate in use. Until the first one is loaded every handshake fails.
 #[derive(Debug, Default)]
@@ -49,16 +52,33 @@ impl ResolvesServerCert for SwapResolver {
 }
 
 /// The CAs client certificates are accepted from. Until the first ones are loaded every client is refused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SwapRoots {
     current: ArcSwapOption<Trusted>,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug)]
-struct Trusted(Arc<dyn ClientCertVerifier>);
+pub(crate) struct Trusted(Arc<dyn ClientCertVerifier>);
+
+impl Trusted {
+    pub fn new(roots: RootCertStore) -> Result<Self, Error> {
+        Ok(Self(client_verifier(roots)?))
+    }
+}
+
+impl Default for SwapRoots {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemClock::default()))
+    }
+}
 
 impl SwapRoots {
-    fn swap(&self, trusted: Trusted) {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { current: ArcSwapOption::empty(), clock }
+    }
+
+    pub(crate) fn swap(&self, trusted: Trusted) {
         self.current.store(Some(Arc::new(trusted)));
     }
 }
@@ -73,11 +93,18 @@ impl ClientCertVerifier for SwapRoots {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let current = self.current.load_full();
         let trusted = current.ok_or_else(|| rustls::Error::General("no CA for clients is loaded yet".to_owned()))?;
-        trusted.0.verify_client_cert(end_entity, intermediates, now)
+        let now = unix_time(self.clock.now());
+        let verified = trusted.0.verify_client_cert(end_entity, intermediates, now)?;
+        // a CA that is not only ours also issues certificates to others
+        if is_scheduler(end_entity) {
+            Ok(verified)
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
     }
 
     fn verify_tls12_signature(
@@ -100,29 +127,6 @@ impl ClientCertVerifier for SwapRoots {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// What this replica serves with. Clones share the same certificate and CAs.
-#[derive(Clone, Debug, Default)]
-pub struct Serving {
-    /// The server certificate.
-    pub resolver: Arc<SwapResolver>,
-    /// The CAs of clients.
-    pub roots: Arc<SwapRoots>,
-}
-
-impl Serving {
-    /// Takes `material` over: from the next handshake on, its certificate is presented and its CAs are trusted. True if
-    /// the server certificate is another one than before. On an error, also that it has expired, all stays as it was.
-    pub fn load(&self, material: &Material, now: Timestamp) -> Result<bool, Error> {
-        if material.is_expired(now) {
-            return Err(Error::Expired { at: material.not_after() });
-        }
-        let key = material.server().certified_key()?;
-        let trusted = Trusted(client_verifier(material.trusted(now)?)?);
-        self.roots.swap(trusted);
-        Ok(self.resolver.swap(key))
     }
 }
 
@@ -149,4 +153,13 @@ fn builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, Error> {
 
 fn offer_http(config: &mut ServerConfig) {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+}
+
+/// Whether the certificate is for [`SCHEDULER_NAME`], as common name or as DNS name.
+fn is_scheduler(der: &CertificateDer<'_>) -> bool {
+    let Ok((_, read)) = x509_parser::parse_x509_certificate(der) else { return false };
+    let common = read.subject().iter_common_name().any(|name| name.as_str() == Ok(SCHEDULER_NAME));
+    let alternative = read.subject_alternative_name().ok().flatten();
+    let mut names = alternative.iter().flat_map(|extension| &extension.value.general_names);
+    common || names.any(|name| matches!(name, GeneralName::DNSName(name) if *name == SCHEDULER_NAME))
 }

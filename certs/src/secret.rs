@@ -1,9 +1,10 @@
-//! The two Secrets. Any number of replicas may come here at once: the first to create wins, the others read; an update
-//! carries the resourceVersion of what was read.
+//! The two Secrets. Only the replica that leads writes them. That there is one leader is not relied on: the first to create
+//! wins, and an update carries the resourceVersion of what was read.
 
 use crate::{
     CertsConfig, Error, Identity, Material,
-    authority::{CA_CERT, CA_KEY, TLS_CERT, TLS_KEY},
+    authority::{CA_CERT, CA_KEY, Entries, NEXT_CA_KEY, Permits, TLS_CERT, TLS_KEY},
+    identity::External,
 };
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -12,28 +13,50 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use std::collections::BTreeMap;
+use zeroize::Zeroize;
 
 const ATTEMPTS: usize = 5;
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "handoff");
 
-/// The certificates all replicas share, made now if there are none. Also renews what has expired, so that a cluster
-/// that was off for months comes up again. Safe for every replica at any time.
+/// The certificates all replicas share, made now if there are none, and brought to what they should be by `now`.
 ///
 /// Fails with [`Error::Corrupt`] if the Secret holds something else; it is then left as it is.
-pub async fn ensure(client: &Client, config: &CertsConfig, now: Timestamp) -> Result<Material, Error> {
-    settle(client, config, now, |material| material.is_expired(now)).await
-}
-
-/// As [`ensure`], and renews what has become due.
-pub(crate) async fn renew(client: &Client, config: &CertsConfig, now: Timestamp) -> Result<Material, Error> {
-    settle(client, config, now, |_| true).await
+pub(crate) async fn settle(
+    client: &Client,
+    config: &CertsConfig,
+    now: Timestamp,
+    mut permits: impl FnMut(&Material) -> Permits,
+) -> Result<Material, Error> {
+    config.validate()?;
+    let store = Store::new(client, &config.namespace, &config.secret_name);
+    for _ in 0..ATTEMPTS {
+        let stored = store.read().await?;
+        let held = stored.as_ref().map(|held| store.judge(material(&held.0))).transpose()?;
+        let wanted = match held {
+            None => Material::create(config, now)?,
+            Some(held) => held.renewed(config, now, permits(&held))?.unwrap_or(held),
+        };
+        if store.write(stored, server_data(&wanted)).await? {
+            return Ok(wanted);
+        }
+    }
+    Err(store.contended())
 }
 
 /// The certificates as they stand in the Secret.
 pub(crate) async fn read(client: &Client, config: &CertsConfig) -> Result<Material, Error> {
     let store = Store::new(client, &config.namespace, &config.secret_name);
-    let secret = store.read().await?.ok_or_else(|| store.missing())?;
-    store.judge(material(&secret))
+    let secret = store.read().await?.ok_or_else(|| store.missing("the leading replica"))?;
+    store.judge(material(&secret.0))
+}
+
+/// What cert-manager has written.
+pub(crate) async fn read_external(client: &Client, config: &CertsConfig, name: &str) -> Result<External, Error> {
+    let store = Store::new(client, &config.namespace, &config.secret_name);
+    let secret =
+        store.read().await?.ok_or_else(|| store.missing("cert-manager, from the Certificate of that name,"))?;
+    let [ca, tls, key] = [CA_CERT, TLS_CERT, TLS_KEY].map(|key| entry(&secret.0, key));
+    store.judge(ca.and_then(|ca| External::parse(ca, tls?, key?, name)))
 }
 
 /// kube-scheduler's Secret: its client certificate for the extender, and the CAs to verify the extender with. Renewed
@@ -48,36 +71,13 @@ pub async fn ensure_scheduler(
     let store = Store::new(client, &config.namespace, &config.scheduler_secret_name());
     for _ in 0..ATTEMPTS {
         let stored = store.read().await?;
-        let held = stored.as_ref().map(|secret| store.judge(identity(secret))).transpose()?;
+        let held = stored.as_ref().map(|held| store.judge(identity(&held.0))).transpose()?;
         let identity = match held {
             Some(held) if !material.client_is_due(&held, now) => held,
             _ => material.client(config, now)?,
         };
         if store.write(stored, client_data(material, &identity)).await? {
             return Ok(());
-        }
-    }
-    Err(store.contended())
-}
-
-async fn settle(
-    client: &Client,
-    config: &CertsConfig,
-    now: Timestamp,
-    may_renew: impl Fn(&Material) -> bool,
-) -> Result<Material, Error> {
-    config.validate()?;
-    let store = Store::new(client, &config.namespace, &config.secret_name);
-    for _ in 0..ATTEMPTS {
-        let stored = store.read().await?;
-        let held = stored.as_ref().map(|secret| store.judge(material(secret))).transpose()?;
-        let wanted = match held {
-            None => Material::create(config, now)?,
-            Some(held) if may_renew(&held) => held.renewed(config, now)?.unwrap_or(held),
-            Some(held) => held,
-        };
-        if store.write(stored, server_data(&wanted)).await? {
-            return Ok(wanted);
         }
     }
     Err(store.contended())
@@ -90,7 +90,17 @@ struct Store {
     name: String,
 }
 
-type Data = BTreeMap<String, ByteString>;
+/// Values by key. A key without a value is to be absent.
+type Data = BTreeMap<&'static str, Option<ByteString>>;
+
+/// A Secret whose values are wiped from memory when dropped.
+struct Held(Secret);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.data.iter_mut().flatten().for_each(|(_, value)| value.0.zeroize());
+    }
+}
 
 impl Store {
     fn new(client: &Client, namespace: &str, name: &str) -> Self {
@@ -98,24 +108,34 @@ impl Store {
         Self { api, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
-    async fn read(&self) -> Result<Option<Secret>, Error> {
-        self.api.get_opt(&self.name).await.map_err(Error::api(self.action("read")))
+    async fn read(&self) -> Result<Option<Held>, Error> {
+        Ok(self.api.get_opt(&self.name).await.map_err(Error::api(self.action("read")))?.map(Held))
     }
 
     /// Brings the Secret from what was read to holding `data`. False if another was quicker: read again.
-    async fn write(&self, stored: Option<Secret>, data: Data) -> Result<bool, Error> {
+    async fn write(&self, stored: Option<Held>, data: Data) -> Result<bool, Error> {
         let gone_is_a_race = stored.is_some();
-        let written = match stored {
-            None => self.api.create(&PostParams::default(), &self.fresh(data)).await,
-            Some(secret) if holds(&secret, &data) => return Ok(true),
-            Some(mut secret) => {
-                secret.data.get_or_insert_default().extend(data);
-                self.api.replace(&self.name, &PostParams::default(), &secret).await
+        if stored.as_ref().is_some_and(|held| holds(&held.0, &data)) {
+            return Ok(true);
+        }
+        let mut wanted = stored.unwrap_or_else(|| self.fresh());
+        let entries = wanted.0.data.get_or_insert_default();
+        for (key, value) in data {
+            match value {
+                Some(value) => entries.insert(key.to_owned(), value),
+                None => entries.remove(key),
             }
+            .iter_mut()
+            .for_each(|old| old.0.zeroize());
+        }
+        let written = if gone_is_a_race {
+            self.api.replace(&self.name, &PostParams::default(), &wanted.0).await
+        } else {
+            self.api.create(&PostParams::default(), &wanted.0).await
         };
-        match written {
-            Ok(secret) => {
-                let version = secret.resource_version();
+        match written.map(Held) {
+            Ok(held) => {
+                let version = held.0.resource_version();
                 tracing::info!(namespace = self.namespace, secret = self.name, version, "certificates written");
                 Ok(true)
             }
@@ -125,7 +145,7 @@ impl Store {
         }
     }
 
-    fn fresh(&self, data: Data) -> Secret {
+    fn fresh(&self) -> Held {
         let (label, value) = MANAGED_BY;
         let metadata = ObjectMeta {
             name: Some(self.name.clone()),
@@ -133,7 +153,7 @@ impl Store {
             labels: Some(BTreeMap::from([(label.to_owned(), value.to_owned())])),
             ..ObjectMeta::default()
         };
-        Secret { metadata, type_: Some("Opaque".to_owned()), data: Some(data), ..Secret::default() }
+        Held(Secret { metadata, type_: Some("Opaque".to_owned()), ..Secret::default() })
     }
 
     fn judge<T>(&self, held: Result<T, Error>) -> Result<T, Error> {
@@ -141,8 +161,8 @@ impl Store {
         held.map_err(|error| Error::Corrupt { namespace, name, source: Box::new(error) })
     }
 
-    fn missing(&self) -> Error {
-        Error::Missing { namespace: self.namespace.clone(), name: self.name.clone() }
+    fn missing(&self, maker: &'static str) -> Error {
+        Error::Missing { namespace: self.namespace.clone(), name: self.name.clone(), maker }
     }
 
     fn contended(&self) -> Error {
@@ -156,12 +176,18 @@ impl Store {
 
 fn holds(secret: &Secret, data: &Data) -> bool {
     let held = secret.data.as_ref();
-    data.iter().all(|(key, value)| held.and_then(|held| held.get(key)) == Some(value))
+    data.iter().all(|(key, value)| held.and_then(|held| held.get(*key)) == value.as_ref())
 }
 
 fn material(secret: &Secret) -> Result<Material, Error> {
-    let [ca, ca_key, tls, tls_key] = [CA_CERT, CA_KEY, TLS_CERT, TLS_KEY].map(|key| entry(secret, key));
-    Material::parse(ca?, ca_key?, tls?, tls_key?)
+    let next = secret.data.as_ref().is_some_and(|data| data.contains_key(NEXT_CA_KEY));
+    Material::parse(Entries {
+        ca_cert: entry(secret, CA_CERT)?,
+        ca_key: entry(secret, CA_KEY)?,
+        next_ca_key: next.then(|| entry(secret, NEXT_CA_KEY)).transpose()?,
+        tls_cert: entry(secret, TLS_CERT)?,
+        tls_key: entry(secret, TLS_KEY)?,
+    })
 }
 
 fn identity(secret: &Secret) -> Result<Identity, Error> {
@@ -176,18 +202,24 @@ fn entry<'a>(secret: &'a Secret, key: &'static str) -> Result<&'a str, Error> {
 
 fn server_data(material: &Material) -> Data {
     let server = material.server();
-    data([
-        (CA_CERT, material.ca_pem()),
-        (CA_KEY, material.ca_key_pem().to_owned()),
-        (TLS_CERT, server.chain_pem()),
-        (TLS_KEY, server.key_pem().to_owned()),
+    Data::from([
+        (CA_CERT, Some(bytes(&material.ca_pem()))),
+        (CA_KEY, Some(bytes(material.ca_key_pem()))),
+        (NEXT_CA_KEY, material.next_ca_key_pem().map(bytes)),
+        (TLS_CERT, Some(bytes(&server.chain_pem()))),
+        (TLS_KEY, Some(bytes(server.key_pem()))),
     ])
 }
 
 fn client_data(material: &Material, client: &Identity) -> Data {
-    data([(CA_CERT, material.ca_pem()), (TLS_CERT, client.chain_pem()), (TLS_KEY, client.key_pem().to_owned())])
+    let entries = [
+        (CA_CERT, bytes(&material.bundle_pem())),
+        (TLS_CERT, bytes(&client.chain_pem())),
+        (TLS_KEY, bytes(client.key_pem())),
+    ];
+    entries.into_iter().map(|(key, value)| (key, Some(value))).collect()
 }
 
-fn data<const N: usize>(entries: [(&str, String); N]) -> Data {
-    entries.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect()
+fn bytes(text: &str) -> ByteString {
+    ByteString(text.as_bytes().to_vec())
 }

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use handoff_certs::Source;
 use handoff_coordinator::policy::Policy;
 use jiff::SignedDuration;
 use std::net::{IpAddr, Ipv4Addr};
@@ -59,7 +60,11 @@ pub struct ServeArgs {
     /// Name of our webhook configurations, mutating and validating.
     #[arg(long, env = "HANDOFF_WEBHOOK_CONFIGURATION", default_value = "handoff")]
     pub webhook_configuration: String,
-    /// Name of the Secret with our CA and certificates.
+    /// Who makes the server certificate: `own` (we do), `cert-manager`, or `files:DIRECTORY` with tls.crt, tls.key and
+    /// ca.crt.
+    #[arg(long, env = "HANDOFF_CERTIFICATES", default_value_t = Source::Own)]
+    pub certificates: Source,
+    /// Name of the Secret with the certificates, ours or cert-manager's.
     #[arg(long, env = "HANDOFF_CERTS_SECRET", default_value = "handoff-certs")]
     pub certs_secret: String,
     /// Address to listen on.
@@ -177,6 +182,15 @@ mod tests {
     #[test]
     fn the_defaults_are_the_policys_own() {
         assert_eq!(serve(&[]).unwrap().policy().unwrap(), Policy::default());
+    }
+
+    #[test]
+    fn the_source_of_certificates_is_one_flag() {
+        assert_eq!(serve(&[]).unwrap().certificates, Source::Own);
+        let files = serve(&["--certificates", "files:/etc/tls"]).unwrap().certificates;
+        assert_eq!(files, Source::Files("/etc/tls".into()));
+        let error = serve(&["--certificates", "vault"]).unwrap_err().to_string();
+        assert!(error.contains("--certificates") && error.contains("own, cert-manager or files:DIRECTORY"), "{error}");
     }
 
     #[test]

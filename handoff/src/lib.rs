@@ -2,6 +2,7 @@
 //! listener and wiring as `handoff serve`.
 
 mod args;
+mod clock;
 mod crd;
 mod explain;
 pub mod listen;

@@ -2,6 +2,8 @@
 //! that finishes what has begun.
 
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod tests;
 
 use axum::{
@@ -15,6 +17,7 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
+use prometheus_client::metrics::gauge::Gauge;
 use rustls::ServerConfig;
 use std::{any::Any, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -55,6 +58,8 @@ pub struct Limits {
     /// Time for requests in flight to end once a connection is to close, or the listener to stop. Not less than
     /// [`Self::request`], or requests are cut that would have ended.
     pub grace: Duration,
+    /// Where the connections that are open now are counted.
+    pub open: Gauge,
 }
 
 impl Default for Limits {
@@ -67,6 +72,7 @@ impl Default for Limits {
             body: 16 << 20,
             age: Duration::from_hours(1),
             grace: Duration::from_secs(10),
+            open: Gauge::default(),
         }
     }
 }
@@ -120,10 +126,10 @@ async fn serve(
             _ = shutdown.wait_for(|stop| *stop) => break,
             place = claim(&places, &leave, address) => place,
         };
-        let (host, leave) = (host.clone(), leave.subscribe());
+        let (host, leave, counted) = (host.clone(), leave.subscribe(), Counted::new(&host.limits.open));
         open.spawn(async move {
             host.receive(stream, peer, leave).await;
-            drop(place);
+            drop((place, counted));
         });
     }
     drop(listener);
@@ -159,6 +165,22 @@ async fn claim(
     tracing::warn!(%address, "too many connections, closing idle ones");
     leave.send_replace(());
     places.clone().acquire_owned().await.ok()
+}
+
+/// One open connection, however it ends.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(open: &Gauge) -> Self {
+        open.inc();
+        Self(open.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// What all connections of one listener share.

@@ -1,12 +1,21 @@
 //! Figures of the serving side, and the three plain pages: /healthz, /readyz, /metrics.
 
+use crate::clock::ApiClock;
 use axum::{Router, extract::State, http::StatusCode, routing::get};
+use handoff_certs::Serving;
+use jiff::Timestamp;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{family::Family, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    metrics::{
+        counter::ConstCounter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
     registry::Registry,
 };
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReviewLabels {
@@ -45,6 +54,68 @@ impl handoff_extender::Observe for Reviews {
     }
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
+}
+
+/// Registers the open connections of each listener.
+pub fn connections(registry: &mut Registry) -> impl Fn(&'static str) -> Gauge + use<> {
+    let open = Family::<ListenerLabels, Gauge>::default();
+    registry.register("handoff_connections", "Open connections, by listener", open.clone());
+    move |listener| open.get_or_create(&ListenerLabels { listener }).clone()
+}
+
+/// How it stands with the certificates, looked up when someone asks.
+#[derive(Debug)]
+pub struct Certificates {
+    serving: Serving,
+    clock: Arc<ApiClock>,
+}
+
+impl Certificates {
+    /// Of what this replica serves with, and the clock it is judged by.
+    pub fn new(serving: Serving, clock: Arc<ApiClock>) -> Self {
+        Self { serving, clock }
+    }
+}
+
+impl Collector for Certificates {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let status = self.serving.status();
+        let mut put = |name: &str, help: &str, metric: &dyn EncodeMetric| {
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+        };
+        let time = |at: Option<Timestamp>| ConstGauge::new(at.map_or(0, Timestamp::as_second));
+        put(
+            "handoff_certificate_not_after_seconds",
+            "End of the server certificate in use, Unix time; 0 without one",
+            &time(status.not_after),
+        )?;
+        put(
+            "handoff_certificate_ca_not_after_seconds",
+            "First end among the trusted CAs, Unix time; 0 without one",
+            &time(status.ca_not_after),
+        )?;
+        put(
+            "handoff_certificate_failing",
+            "1 if the last look after the certificates failed; the one in use stays in use",
+            &ConstGauge::new(i64::from(status.failing.is_some())),
+        )?;
+        put(
+            "handoff_certificate_errors",
+            "Failures to look after the certificates",
+            &ConstCounter::new(status.errors),
+        )?;
+        put("handoff_certificate_changes", "Server certificates taken over", &ConstCounter::new(status.changes))?;
+        put(
+            "handoff_clock_ahead_seconds",
+            "This node's clock less the API server's",
+            &ConstGauge::new(self.clock.ahead().map_or(0, |ahead| ahead.as_secs())),
+        )
+    }
+}
+
 /// Names of what is not ready yet.
 pub type Missing = Arc<dyn Fn() -> Vec<&'static str> + Send + Sync>;
 
@@ -71,7 +142,7 @@ async fn ready(State(pages): State<Pages>) -> (StatusCode, String) {
     if missing.is_empty() {
         return (StatusCode::OK, "ready\n".to_owned());
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for the first list of: {}\n", missing.join(", ")))
+    (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", missing.join(", ")))
 }
 
 async fn metrics(State(pages): State<Pages>) -> (StatusCode, String) {
@@ -79,5 +150,40 @@ async fn metrics(State(pages): State<Pages>) -> (StatusCode, String) {
     match encode(&mut text, &pages.registry) {
         Ok(()) => (StatusCode::OK, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the figures: {error}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use handoff_certs::{CertsConfig, Material};
+
+    #[test]
+    fn the_certificates_are_among_the_figures() {
+        let (mut registry, serving) = (Registry::default(), Serving::default());
+        registry.register_collector(Box::new(Certificates::new(serving.clone(), Arc::default())));
+        let open = connections(&mut registry)("webhook");
+        let text = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            text
+        };
+        assert!(text().contains("\nhandoff_certificate_not_after_seconds 0\n"), "{}", text());
+        let config = CertsConfig::new("ns", "certs", vec!["a.svc".to_owned()]);
+        let material = Material::create(&config, Timestamp::now()).unwrap();
+        serving.load(&material, Timestamp::now()).unwrap();
+        open.inc();
+        let end = material.not_after().as_second();
+        for line in [
+            &*format!("handoff_certificate_not_after_seconds {end}"),
+            "handoff_certificate_failing 0",
+            "handoff_certificate_errors_total 0",
+            "handoff_certificate_changes_total 1",
+            "handoff_clock_ahead_seconds 0",
+            "handoff_connections{listener=\"webhook\"} 1",
+        ] {
+            assert!(text().contains(&format!("\n{line}\n")), "{line} in {}", text());
+        }
+        assert!(text().contains("# TYPE handoff_certificate_errors counter"), "{}", text());
     }
 }

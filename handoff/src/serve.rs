@@ -3,17 +3,17 @@
 
 use crate::{
     args::ServeArgs,
+    clock::{ApiClock, noting},
     listen::{self, Limits},
     logs,
-    observe::{self, Pages},
+    observe::{self, Certificates, Pages},
     wiring::Core,
 };
 use anyhow::{Context, anyhow, bail};
 use axum::Router;
-use handoff_certs::{CertsConfig, Serving, WebhookNames, server_config, server_config_mtls};
+use handoff_certs::{CertsConfig, Keeper, Serving, WebhookNames, server_config, server_config_mtls};
 use handoff_coordinator::Coordinator;
-use jiff::Timestamp;
-use kube::{Client, Config};
+use kube::{Client, Config, client::ClientBuilder};
 use prometheus_client::registry::Registry;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -22,6 +22,7 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
+use tower::layer::layer_fn;
 
 /// After SIGTERM we go on answering for this long: the Service still sends us reviews until its endpoints are updated.
 const LAME_DUCK: Duration = Duration::from_secs(4);
@@ -34,7 +35,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let policy = args.policy()?;
     // the rest of the program passes the provider explicitly; this is for libraries that ask for the default one
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = client().await?;
+    let clock = Arc::new(ApiClock::default());
+    let client = client(&clock).await?;
     let mut registry = Registry::default();
     let core = Core::new(&args, policy, &client, &mut registry);
     let (webhook, extender) = (core.webhook(), core.extender());
@@ -52,7 +54,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     parts.spawn(named("reaper", reap(coordinator.clone())));
     parts.spawn(named("new leader", look_when_leading(coordinator.clone(), leading.clone())));
-    let serving = certificates(&args, &client, &mut parts, leading).await?;
+    let serving = Serving::new(clock.clone());
+    registry.register_collector(Box::new(Certificates::new(serving.clone(), clock)));
+    parts.spawn(named("certificates", keeper(&args, &client, &serving)?.run(leading)));
     let routers = Routers { webhook, extender };
     let mut servers = serve(&args, &coordinator, &serving, registry, routers, &serve_until).await?;
     let election = tokio::spawn(elector.run(lead_until, leading_now));
@@ -73,12 +77,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 /// In a pod the API server is named by the environment: a static binary cannot rely on the resolver.
-async fn client() -> anyhow::Result<Client> {
+async fn client(clock: &Arc<ApiClock>) -> anyhow::Result<Client> {
     let config = match Config::incluster_env() {
         Ok(config) => config,
         Err(_) => Config::infer().await.context("no cluster: neither in a pod nor is there a kubeconfig")?,
     };
-    Client::try_from(config).context("cannot make an API client")
+    let builder = ClientBuilder::try_from(config).context("cannot make an API client")?;
+    Ok(builder.with_layer(&layer_fn(|service| noting(clock, service))).build())
 }
 
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
@@ -103,25 +108,15 @@ async fn look_when_leading(coordinator: Arc<Coordinator>, mut leading: watch::Re
     }
 }
 
-async fn certificates(
-    args: &ServeArgs,
-    client: &Client,
-    parts: &mut JoinSet<&'static str>,
-    leading: watch::Receiver<bool>,
-) -> anyhow::Result<Serving> {
+fn keeper(args: &ServeArgs, client: &Client, serving: &Serving) -> anyhow::Result<Keeper> {
     let names = [&args.webhook_service, &args.extender_service];
     let names =
         names.into_iter().flat_map(|s| [format!("{s}.{}.svc", args.namespace), format!("{s}.{}", args.namespace)]);
     let config = CertsConfig::new(&args.namespace, &args.certs_secret, names.collect());
-    config.validate().context("bad configuration")?;
-    let material = handoff_certs::ensure(client, &config, Timestamp::now()).await.context("no certificate")?;
-    let serving = Serving::default();
-    serving.load(&material, Timestamp::now()).context("cannot serve with the certificate in the Secret")?;
     let name = args.webhook_configuration.clone();
     let webhooks = WebhookNames { mutating: vec![name.clone()], validating: vec![name] };
-    let upkeep = handoff_certs::run(client.clone(), config, webhooks, serving.clone(), leading);
-    parts.spawn(named("certificates", upkeep));
-    Ok(serving)
+    let keeper = Keeper::new(client.clone(), args.certificates.clone(), config, webhooks, serving.clone());
+    keeper.context("bad configuration")
 }
 
 struct Routers {
@@ -133,7 +128,7 @@ async fn serve(
     args: &ServeArgs,
     coordinator: &Arc<Coordinator>,
     serving: &Serving,
-    registry: Registry,
+    mut registry: Registry,
     Routers { webhook, extender }: Routers,
     until: &watch::Receiver<bool>,
 ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
@@ -141,12 +136,13 @@ async fn serve(
         let address = SocketAddr::new(args.address, port);
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     };
-    let limits = Limits { grace: DRAIN, ..Limits::default() };
+    let connections = observe::connections(&mut registry);
+    let limits = |listener| Limits { grace: DRAIN, open: connections(listener), ..Limits::default() };
     let mut servers = JoinSet::new();
 
     let (listener, tls) = (bind(args.webhook_port).await?, server_config(serving.resolver.clone())?);
     let stop = until.clone();
-    let webhook_limits = limits.clone();
+    let webhook_limits = limits("webhook");
     servers.spawn(async move {
         listen::serve_tls(listener, tls, webhook, webhook_limits, stop).await.context("webhook listener")
     });
@@ -154,14 +150,19 @@ async fn serve(
     let tls = server_config_mtls(serving.resolver.clone(), serving.roots.clone())?;
     let (listener, stop) = (bind(args.extender_port).await?, until.clone());
     // 5,000 nodes of 10 kB each, in full-node mode
-    let extender_limits = Limits { body: 64 << 20, ..limits.clone() };
+    let extender_limits = Limits { body: 64 << 20, ..limits("extender") };
     servers.spawn(async move {
         listen::serve_tls(listener, tls, extender, extender_limits, stop).await.context("extender listener")
     });
 
-    let ready = coordinator.clone();
-    let pages = observe::router(Pages { registry: Arc::new(registry), missing: Arc::new(move || ready.missing()) });
-    let (listener, stop) = (bind(args.metrics_port).await?, until.clone());
+    let (ready, serving) = (coordinator.clone(), serving.clone());
+    let missing = move || {
+        let mut missing = ready.missing();
+        missing.extend((!serving.is_usable()).then_some("a valid certificate"));
+        missing
+    };
+    let (listener, stop, limits) = (bind(args.metrics_port).await?, until.clone(), limits("metrics"));
+    let pages = observe::router(Pages { registry: Arc::new(registry), missing: Arc::new(missing) });
     servers.spawn(async move { listen::serve_plain(listener, pages, limits, stop).await.context("metrics listener") });
     if args.webhook_port == args.extender_port {
         bail!("bad configuration: webhook-port and extender-port are both {}", args.webhook_port);

@@ -1,5 +1,7 @@
-use super::{config, days, material, now};
-use crate::{Error, Identity, Material, Serving, authority::provider, server_config, server_config_mtls};
+use super::{Hands, config, days, material, now, rotated};
+use crate::{
+    Error, Identity, Material, Serving, authority::Permits, issue::provider, server_config, server_config_mtls,
+};
 use jiff::Timestamp;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -78,8 +80,8 @@ fn trust(material: &Material) -> RootCertStore {
 /// A CA that is due for rotation today, its leaf still good, and what becomes of both.
 fn rotation() -> (Material, Material) {
     let born: Timestamp = now() - days(2500);
-    let old = material(born).renewed(&config(), born + days(2430)).unwrap().unwrap();
-    let new = old.renewed(&config(), now()).unwrap().unwrap();
+    let old = material(born).renewed(&config(), born + days(2430), Permits::default()).unwrap().unwrap();
+    let new = rotated(&old, now());
     (old, new)
 }
 
@@ -105,7 +107,7 @@ async fn a_swap_keeps_connections_and_reaches_new_ones() {
     let mut open = connect(address, trust(&first), None).await.unwrap();
     assert_eq!(presented(&open), leaf(&first));
 
-    let second = first.renewed(&config(), now()).unwrap().unwrap();
+    let second = first.renewed(&config(), now(), Permits::default()).unwrap().unwrap();
     assert!(serving.load(&second, now()).unwrap());
     assert!(!serving.load(&second, now()).unwrap(), "nothing new");
     ping(&mut open).await.unwrap();
@@ -155,6 +157,29 @@ async fn only_our_client_certificate_opens_the_extender() {
     connect(address, trust(&ours), Some(&wrong)).await.expect_err("another CA");
     connect(address, trust(&ours), Some(&expired)).await.expect_err("expired");
     connect(address, trust(&ours), Some(ours.server())).await.expect_err("the server's own is not for clients");
+    connect(address, trust(&ours), Some(&someone_else(&ours))).await.expect_err("the right CA, but not the scheduler");
+}
+
+/// A client certificate from the same CA, but for another name.
+fn someone_else(material: &Material) -> Identity {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["handoff-scheduler.example".to_owned()]).unwrap();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let ca = rcgen::KeyPair::from_pem(material.ca_key_pem()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&material.ca_pem(), ca).unwrap();
+    Identity::parse(&params.signed_by(&key, &issuer).unwrap().pem(), &key.serialize_pem()).unwrap()
+}
+
+#[tokio::test]
+async fn clients_are_judged_by_the_clock_that_was_given() {
+    let (clock, serving) = Hands::serving(now());
+    let ours = material(now());
+    serving.load(&ours, now()).unwrap();
+    let client = ours.client(&config(), now()).unwrap();
+    let address = echo(server_config_mtls(serving.resolver.clone(), serving.roots.clone()).unwrap()).await;
+    connect(address, trust(&ours), Some(&client)).await.unwrap();
+    clock.advance(days(366));
+    connect(address, trust(&ours), Some(&client)).await.expect_err("expired by then");
 }
 
 #[tokio::test]

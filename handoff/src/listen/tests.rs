@@ -7,7 +7,8 @@ use axum::{
 use handoff_certs::{CertsConfig, Material, Serving, server_config};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
-use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
+use prometheus_client::metrics::gauge::Gauge;
+use rustls::{ClientConfig, SupportedProtocolVersion, crypto::ring, pki_types::ServerName};
 use std::{
     io,
     net::SocketAddr,
@@ -39,6 +40,8 @@ struct Server {
     release: Arc<Semaphore>,
     /// Requests that have reached `/hold`.
     held: Arc<AtomicUsize>,
+    /// Connections that are open.
+    open: Gauge,
 }
 
 impl Server {
@@ -54,6 +57,7 @@ impl Server {
         let (release, held) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
         let router = router(release.clone(), held.clone());
         let (stop, shutdown) = watch::channel(false);
+        let open = limits.open.clone();
         let task = if tls {
             let serving = Serving::default();
             serving.load(&material, Timestamp::now()).unwrap();
@@ -62,7 +66,7 @@ impl Server {
         } else {
             tokio::spawn(serve_plain(listener, router, limits, shutdown))
         };
-        Self { address, material, stop, task, release, held }
+        Self { address, material, stop, task, release, held, open }
     }
 
     async fn tcp(&self) -> TcpStream {
@@ -70,9 +74,17 @@ impl Server {
     }
 
     async fn connect(&self, alpn: &[u8]) -> io::Result<TlsStream<TcpStream>> {
+        self.connect_by(alpn, rustls::DEFAULT_VERSIONS).await
+    }
+
+    async fn connect_by(
+        &self,
+        alpn: &[u8],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> io::Result<TlsStream<TcpStream>> {
         let roots = self.material.trusted(Timestamp::now()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_protocol_versions(versions).unwrap();
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
         let stream = TcpStream::connect(self.address).await?;
@@ -89,9 +101,16 @@ impl Server {
         }
     }
 
-    /// A new connection is served.
+    async fn until_open(&self, connections: i64) {
+        while self.open.get() != connections {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// A new connection is served, and nothing is left of any that was there before.
     async fn lives(&self) {
         assert_eq!(ask(&mut self.http1().await, GET).await, (200, "hello".to_owned()));
+        self.until_open(0).await;
     }
 }
 
@@ -155,6 +174,60 @@ async fn http1_and_http2_by_alpn() {
 }
 
 #[tokio::test]
+async fn tls_1_2_and_1_3() {
+    let server = Server::tls(Limits::default()).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut stream = server.connect_by(b"http/1.1", &[version]).await.unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
+        assert_eq!(ask(&mut stream, GET).await.0, 200);
+    }
+    server.lives().await;
+}
+
+/// A `ClientHello` of TLS 1.0 or 1.1 as such a client sends it: one suite, and the two extensions without which it would be
+/// refused for another reason.
+fn old_hello(minor: u8) -> Vec<u8> {
+    let extensions = [
+        [0, 10, 0, 4, 0, 2, 0, 23].as_slice(), // supported_groups: secp256r1
+        &[0, 11, 0, 2, 1, 0],                  // ec_point_formats: uncompressed
+        &[0, 13, 0, 4, 0, 2, 4, 3],            // signature_algorithms: ecdsa_secp256r1_sha256
+    ]
+    .concat();
+    let mut hello = vec![3, minor];
+    hello.extend([7; 32]); // random
+    hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0]); // no session, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, no compression
+    hello.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
+    hello.extend(extensions);
+    let mut message = vec![1, 0];
+    message.extend(u16::try_from(hello.len()).unwrap().to_be_bytes());
+    message.extend(hello);
+    let mut record = vec![22, 3, 1];
+    record.extend(u16::try_from(message.len()).unwrap().to_be_bytes());
+    record.extend(message);
+    record
+}
+
+#[tokio::test]
+async fn older_tls_is_refused() {
+    const ALERT: u8 = 21;
+    const PROTOCOL_VERSION: u8 = 70;
+    let server = Server::tls(Limits::default()).await;
+    let answer = async |minor| {
+        let mut stream = server.tcp().await;
+        stream.write_all(&old_hello(minor)).await.unwrap();
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer).await.unwrap();
+        answer
+    };
+    for minor in [1, 2] {
+        let answer = answer(minor).await;
+        assert_eq!((answer[0], answer[6]), (ALERT, PROTOCOL_VERSION), "TLS 1.{}", minor - 1);
+    }
+    assert_eq!(answer(3).await[0], 22, "the same as TLS 1.2 is answered");
+    server.lives().await;
+}
+
+#[tokio::test]
 async fn in_the_clear() {
     let server = Server::start(Limits::default(), false).await;
     assert_eq!(ask(&mut server.tcp().await, GET).await, (200, "hello".to_owned()));
@@ -175,6 +248,7 @@ async fn a_handshake_that_stalls_is_ended() {
     let mut stream = server.tcp().await;
     stream.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
     closed(&mut stream).await;
+    server.lives().await;
 }
 
 #[tokio::test]
@@ -184,12 +258,57 @@ async fn a_head_that_stalls_is_ended() {
     stream.write_all(&GET.as_bytes()[..20]).await.unwrap();
     stream.flush().await.unwrap();
     closed(&mut stream).await;
+    server.lives().await;
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_ended() {
+    let server = Server::tls(Limits::default()).await;
+    let mut stream = server.http1().await;
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\n").await;
+    let line = [b"x: ".as_slice(), &[b'y'; 4000], b"\r\n"].concat();
+    // it hangs up, or answers 431 and hangs up, long before this is through
+    for _ in 0..1000 {
+        if stream.write_all(&line).await.is_err() || stream.flush().await.is_err() {
+            break;
+        }
+    }
+    closed(&mut stream).await;
+    server.lives().await;
+}
+
+/// Everything a client can do wrong, many times over, leaves nothing behind.
+#[tokio::test]
+async fn misuse_costs_nothing_lasting() {
+    let limits = Limits { connections: 8, handshake: SOON, idle: SOON, request: SOON, body: 4, ..Limits::default() };
+    let server = Server::tls(limits).await;
+    for _ in 0..3 {
+        let misuse = [GET.as_bytes(), &[22, 3, 1, 2, 0, 1], &[22; 64], &old_hello(1), b""];
+        let mut silent = Vec::new();
+        for bytes in misuse {
+            let mut stream = server.tcp().await;
+            stream.write_all(bytes).await.unwrap();
+            silent.push(stream);
+        }
+        drop(server.tcp().await);
+        drop(server.http1().await);
+        assert_eq!(ask(&mut server.http1().await, HOLD).await.0, 503);
+        assert_eq!(ask(&mut server.http1().await, &upload(5)).await.0, 413);
+        assert_eq!(ask(&mut server.http1().await, "nonsense\r\n\r\n").await.0, 400);
+        for mut stream in silent {
+            closed(&mut stream).await;
+        }
+    }
+    server.until_open(0).await;
+    server.release.add_permits(1);
+    assert_eq!(ask(&mut server.http1().await, HOLD).await.0, 200, "a request that was given up holds nothing");
 }
 
 #[tokio::test]
 async fn an_http2_preface_that_never_comes_is_ended_by_age() {
     let server = Server::tls(Limits { age: SOON, grace: SOON, ..Limits::default() }).await;
     closed(&mut server.connect(b"h2").await.unwrap()).await;
+    server.until_open(0).await;
 }
 
 #[tokio::test]
@@ -237,6 +356,7 @@ async fn a_connection_too_many_waits_while_the_others_are_busy() {
     let first = async {
         tokio::time::sleep(SOON).await;
         assert_eq!(server.held.load(Ordering::SeqCst), 1, "the second has not been let in");
+        assert_eq!(server.open.get(), 1);
         server.release.add_permits(2);
         answer(&mut busy).await
     };
