@@ -54,10 +54,23 @@ lab-up: rust ## a real kind cluster with real Longhorn and a real S3 server, fro
 lab-down: ## remove the lab and everything it made, except the cache
 	$(LAB) down
 
+.PHONY: apiserver-test
+apiserver-test: binary ## the serving side against a real kube-apiserver and kube-scheduler, without a cluster
+	cargo build -p handoff-apiserver
+	tests/run apiserver
+
+.PHONY: throughput
+throughput: binary ## pods per second of a real kube-scheduler with 500 nodes, with the extender and without it
+	cargo build -p handoff-apiserver
+	tests/run throughput
+
 .PHONY: image
-image: rust ## the image, FROM scratch, as an archive in the cache
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile ci --target $(STATIC) -p handoff
+image: binary ## the image, FROM scratch, as an archive in the cache
 	$(LAB) image $(HANDOFF_CACHE)/handoff-image.tar $(IMAGE) $(BINARY) /handoff
+
+.PHONY: binary
+binary: rust
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile ci --target $(STATIC) -p handoff
 
 .PHONY: crd
 crd: rust ## write deploy/kustomize/crd.yaml anew

@@ -74,6 +74,8 @@ fresh() {
 }
 finish() { rm -rf "$1"; mv "$1.tmp" "$1"; echo "$made_of" >"$1.made-of"; }
 
+kubernetes_is_built() { fresh "$BIN_KUBERNETES" "$LAB_DIR"/go/kubernetes/{go.mod,etcd/main.go,coredns/main.go}; }
+
 # step DIR/NAME.sh [NAME] : runs one step, says how long it took, keeps its output in a log file.
 # A step that finds nothing to do exits with 77; then the time of its last real run stays on record.
 step() {

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/../lib.sh"
 
 out=$BIN_KUBERNETES
-fresh "$out" "$LAB_DIR"/go/kubernetes/{go.mod,etcd/main.go,coredns/main.go} && exit 77
+kubernetes_is_built && exit 77
 IFS=. read -r major minor _ <<<"$KUBERNETES"
 ldflags="-s -w"
 for p in k8s.io/component-base/version k8s.io/client-go/pkg/version; do

@@ -68,13 +68,4 @@ if ! fresh "$IMAGES_LONGHORN" "$0" "$BASE.tar" "$BIN_STANDIN" "$LAB_DIR/node/ins
   finish "$IMAGES_LONGHORN"
 fi
 
-if ! fresh "$LONGHORN_CRDS" "$0" "$IMAGES_LONGHORN"; then
-  done_before=false
-  crds=$BIN_LONGHORN/crds.yaml
-  if [ ! -e "$crds" ]; then
-    crds=$(cd "$LAB_DIR/go/longhorn-$LONGHORN" && GONOSUMDB='github.com/longhorn/*' go list -mod=readonly -m -f '{{.Dir}}' github.com/longhorn/longhorn-manager)/k8s/crds.yaml
-  fi
-  sed 's/^  labels: {{.*$/  labels:/' "$crds" >"$LONGHORN_CRDS.tmp"   # its one line that is a Helm template
-  finish "$LONGHORN_CRDS"
-fi
 if $done_before; then exit 77; fi

@@ -1,0 +1,40 @@
+//! What does not concern Handoff never leaves the API server.
+
+use crate::{
+    bench::{Bench, WEBHOOKS, bind},
+    world::{core, pod},
+};
+use anyhow::Result;
+use serde_json::json;
+
+/// Pods of each kind.
+const PODS: usize = 20;
+
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    let ns = "unrelated";
+    bench.world.namespace(ns).await?;
+    // the namespaces that are left out, and one that is not
+    for (namespace, claims) in [(ns, &[][..]), ("kube-system", &["any"][..])] {
+        let ours = bench.replicas.calls(&[]).await?;
+        let theirs = bench.requests().await?;
+        for n in 0..PODS {
+            let name = format!("p{n}");
+            let path = core(namespace, "pods", &name);
+            bench.admin.create(&core(namespace, "pods", ""), &pod(namespace, &name, claims)).await?;
+            if namespace == "kube-system" {
+                bind(&bench.admin, namespace, &name, "node-c").await?.ok()?;
+                bench.world.ready(namespace, &name).await?;
+            }
+            bench.admin.merge(&path, &json!({"metadata": {"labels": {"x": "y"}}})).await?;
+            bench.admin.delete(&path, &json!({"gracePeriodSeconds": 0})).await?.ok()?;
+        }
+        let after = bench.requests().await?.into_iter();
+        let calls = WEBHOOKS.into_iter().zip(after.zip(theirs).map(|(after, before)| after - before));
+        let called = calls.filter(|(_, calls)| *calls > 0).collect::<Vec<_>>();
+        let ours = bench.replicas.calls(&[]).await? - ours;
+        let what = if claims.is_empty() { "pods without claims" } else { "pods in kube-system" };
+        let saw = format!("{PODS} pods created, changed and deleted: {ours} calls here, by the API server {called:?}");
+        bench.report.check(&format!("{what} cause no call"), ours == 0 && called.is_empty(), saw);
+    }
+    Ok(())
+}

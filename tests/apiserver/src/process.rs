@@ -1,0 +1,85 @@
+//! Child processes that end with this program, however it ends.
+
+use anyhow::{Context, Result, bail};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+/// A running child. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` with its output in `<logs>/<name>.log`, appended. The kernel kills it when this program dies
+    /// (`setpriv` of util-linux asks for that and then becomes the program itself).
+    pub fn start(
+        name: &str,
+        logs: &Path,
+        program: &Path,
+        arguments: &[String],
+        env: &[(&str, &OsStr)],
+    ) -> Result<Self> {
+        if !program.is_file() {
+            bail!("there is no {}", program.display());
+        }
+        let log = logs.join(format!("{name}.log"));
+        let output = File::options().create(true).append(true).open(&log).context("cannot open a log file")?;
+        let errors = output.try_clone().context("cannot open a log file")?;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
+        // a test must not depend on where it was started
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(env.iter().copied());
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        // it may have ended by itself
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Fails with the end of its log if it has ended.
+    pub fn check(&mut self) -> Result<()> {
+        match self.child.try_wait().context("cannot ask for a child")? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended ({status}): {}", self.name, self.tail()),
+        }
+    }
+
+    /// CPU seconds it has used, user and system.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // fields are counted from behind the command in parentheses; 11 and 12 there are utime and stime, in 1/100 s
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        fields.skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() / 100.0
+    }
+
+    fn tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines = text.lines().collect::<Vec<_>>();
+        lines[lines.len().saturating_sub(5)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port of 127.0.0.1 that is free now.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
+    Ok(listener.local_addr().context("no free port")?.port())
+}

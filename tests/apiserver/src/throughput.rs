@@ -1,0 +1,172 @@
+//! Pods per second of a real kube-scheduler: with the extender in names mode and without it, side by side.
+
+use crate::{
+    args::{Paths, Throughput},
+    bench::{Bench, MUTATING, VALIDATING},
+    scheduler,
+    world::{Volume, core, longhorn, pod},
+};
+use anyhow::{Context, Result, bail};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use serde_json::json;
+use std::{
+    path::Path,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+/// Calls to the API server at a time while the world is made.
+const PARALLEL: usize = 24;
+/// kube-scheduler's own client would be the limit at its default of 50 requests per second.
+const CLIENT: &str = "qps: 10000, burst: 10000, ";
+/// A round that takes longer than this is given up.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// What one round found.
+struct Round {
+    with: bool,
+    seconds: f64,
+    scheduler_cpu: f64,
+    api_server_cpu: f64,
+    handoff_cpu: f64,
+    calls: u64,
+}
+
+/// Prints the figures.
+pub async fn run(paths: &Paths, wanted: &Throughput) -> Result<bool> {
+    let mut bench = Bench::start(paths).await?;
+    bench.plane.http1 = wanted.http1;
+    bench.led().await?;
+    let files = scheduler::write_files(&bench).await?;
+    // pods are created in thousands here, by nobody who is measured
+    let api = &bench.admin;
+    api.delete(MUTATING, &json!({})).await?.ok()?;
+    api.delete(VALIDATING, &json!({})).await?.ok()?;
+    let nodes = (0..wanted.nodes).map(|n| format!("big-{n:04}")).collect::<Vec<_>>();
+    each(nodes.iter(), async |node| bench.world.node(node).await).await.context("nodes")?;
+    each(nodes.iter(), async |node| bench.world.longhorn_node(node).await).await.context("Longhorn's nodes")?;
+    let deployed = nodes.iter().map(|n| (n.clone(), json!(true))).collect::<serde_json::Map<_, _>>();
+    let image = format!("{}/status", longhorn("engineimages", "ei-1"));
+    api.merge(&image, &json!({"status": {"nodeDeploymentMap": deployed}})).await?;
+    for node in crate::control_plane::NODES {
+        api.merge(&format!("/api/v1/nodes/{node}"), &json!({"spec": {"unschedulable": true}})).await?;
+    }
+    let ns = "throughput";
+    bench.world.namespace(ns).await?;
+    let names = (0..wanted.pods).map(|n| format!("p{n:05}")).collect::<Vec<_>>();
+    let replica = |n: usize| nodes[n % nodes.len()].clone();
+    each(names.iter().enumerate(), async |(n, name)| {
+        bench.world.volume(&Volume::new(ns, name), "", &[&replica(n), &replica(n + 1)]).await
+    })
+    .await
+    .context("volumes")?;
+    println!("{} nodes, {} pods with a bound claim each; {} rounds of each", wanted.nodes, wanted.pods, wanted.rounds);
+    println!(
+        "{:<10} {:>8} {:>14} {:>12} {:>12} {:>8}",
+        "extender", "pods/s", "scheduler CPU", "API CPU", "Handoff CPU", "calls"
+    );
+    let mut rounds = Vec::new();
+    for n in 0..(wanted.rounds + 1) * 2 {
+        // each goes first as often as the other
+        let with = n % 4 == 0 || n % 4 == 3;
+        let round = round(&bench, &files, ns, &names, n, with).await?;
+        let warm = n >= 2;
+        println!(
+            "{:<10} {:>8.1} {:>12.1} s {:>10.1} s {:>10.1} s {:>8}",
+            match (with, warm) {
+                (_, false) => "(first)",
+                (true, _) => "names mode",
+                (false, _) => "none",
+            },
+            per_second(names.len(), round.seconds),
+            round.scheduler_cpu,
+            round.api_server_cpu,
+            round.handoff_cpu,
+            round.calls
+        );
+        rounds.extend(warm.then_some(round));
+    }
+    let median = |with: bool| {
+        let mut found =
+            rounds.iter().filter(|r| r.with == with).map(|r| per_second(names.len(), r.seconds)).collect::<Vec<_>>();
+        found.sort_by(f64::total_cmp);
+        found[found.len() / 2]
+    };
+    let (with, without) = (median(true), median(false));
+    println!("median: {with:.1} pods/s with the extender, {without:.1} without it: ratio {:.2}", with / without);
+    Ok(true)
+}
+
+#[allow(clippy::cast_precision_loss)] // some thousands
+fn per_second(pods: usize, seconds: f64) -> f64 {
+    pods as f64 / seconds
+}
+
+/// Does something for each item, some at a time.
+async fn each<T>(items: impl Iterator<Item = T>, work: impl AsyncFn(T) -> Result<()>) -> Result<()> {
+    let work = &work;
+    stream::iter(items).map(|item| work(item)).buffer_unordered(PARALLEL).try_collect().await
+}
+
+/// All pods are there before the scheduler is; the time runs from the first to the last binding.
+async fn round(bench: &Bench, files: &Path, ns: &str, names: &[String], n: usize, with: bool) -> Result<Round> {
+    let api = &bench.admin;
+    let collection = core(ns, "pods", "");
+    each(names.iter(), async |name| {
+        let mut pod = pod(ns, name, &[name]);
+        // the kubelets here are three
+        pod["metadata"]["annotations"] = json!({crate::kubelet::MANUAL: ""});
+        api.create(&collection, &pod).await.map(drop)
+    })
+    .await
+    .context("pods")?;
+    let watch = api.watch(&format!("{collection}?watch=1&fieldSelector=spec.nodeName%21%3D")).await?;
+    let calls = bench.replicas.calls(&["hook=\"filter\""]).await?;
+    let cpu = (bench.plane.api_server_cpu_seconds(), bench.replicas.cpu_seconds());
+    let name = format!("scheduler-{n}");
+    let process = if with {
+        let port = bench.replicas.extender_port().context("no replica")?;
+        let fast = |text: String| {
+            let text = text.replace("clientConnection: {", &format!("clientConnection: {{{CLIENT}"));
+            text.replace(&format!(":{}", bench.replicas.extender.port), &format!(":{port}"))
+        };
+        scheduler::start(bench, &name, files, "scheduler-config.yaml", fast).await?
+    } else {
+        scheduler::plain(bench, &name, CLIENT).await?
+    };
+    let seconds =
+        tokio::time::timeout(PATIENCE, bound(watch, names.len())).await.context("not all pods are bound")??;
+    let round = Round {
+        with,
+        seconds,
+        scheduler_cpu: process.cpu_seconds(),
+        api_server_cpu: bench.plane.api_server_cpu_seconds() - cpu.0,
+        handoff_cpu: bench.replicas.cpu_seconds() - cpu.1,
+        calls: bench.replicas.calls(&["hook=\"filter\""]).await? - calls,
+    };
+    drop(process);
+    each(names.iter(), async |name| {
+        api.delete(&core(ns, "pods", name), &json!({"gracePeriodSeconds": 0})).await?.ok().map(drop)
+    })
+    .await?;
+    Ok(round)
+}
+
+/// Seconds from the first binding to the last.
+async fn bound(watch: impl Stream<Item = std::io::Result<String>>, pods: usize) -> Result<f64> {
+    let mut bound = 0;
+    let mut first = None;
+    let mut watch = pin!(watch);
+    while let Some(line) = watch.next().await {
+        // a pod comes into view when it is bound
+        if !line.context("the watch broke")?.starts_with(r#"{"type":"ADDED""#) {
+            continue;
+        }
+        bound += 1;
+        let first = *first.get_or_insert_with(Instant::now);
+        if bound == pods {
+            return Ok(first.elapsed().as_secs_f64());
+        }
+    }
+    bail!("the watch ended after {bound} bindings")
+}
