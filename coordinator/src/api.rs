@@ -215,6 +215,9 @@ pub struct Resume {
     /// When it was last made to run again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    /// When the run before that had ended, by the storage manager's clock: tells its end from that of our run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_at: Option<Timestamp>,
     /// When it reached its last state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,

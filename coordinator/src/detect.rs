@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use std::sync::Arc;
 
 /// A move that no review announced: a pod that leaves with backups in flight, or a backup that was lost.
-pub(crate) fn find_unannounced<'a>(
+pub fn find_unannounced<'a>(
     handoff: Option<&VolumeHandoff>,
     obs: &'a Observation,
     policy: &Policy,
@@ -55,7 +55,7 @@ fn lost_unrecorded<'a>(
 }
 
 /// When the next backup that is lost and unrecorded may be taken up, if that is not now.
-pub(crate) fn next_due(
+pub fn next_due(
     handoff: Option<&VolumeHandoff>,
     obs: &Observation,
     policy: &Policy,

@@ -1,10 +1,10 @@
 //! The coordinator: the `VolumeHandoff` object, the pure decision what comes next, and the shell that does it.
 
 pub mod api;
-mod checkpoint;
+pub mod checkpoint;
 pub mod decide;
 mod desk;
-mod detect;
+pub mod detect;
 pub mod handoffs;
 pub mod lease;
 pub mod metrics;

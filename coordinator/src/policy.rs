@@ -23,6 +23,9 @@ pub struct Policy {
     pub storage_hold: SignedDuration,
     /// A snapshot is protected no longer than this after its checkpoint. Default 6 h.
     pub snapshot_protection: SignedDuration,
+    /// What was recorded from one replica's cache may be missing in another's for so long; only then a backup that is
+    /// not there counts as deleted. Default 10 s.
+    pub cache_lag: SignedDuration,
     /// A finished handoff is kept for people to read. Default 1 h.
     pub retention: SignedDuration,
     /// A backup that was lost while nobody watched is taken up if it ended no longer ago than this. Default 1 h.
@@ -40,6 +43,7 @@ impl Default for Policy {
             settle_wait: SignedDuration::from_secs(60),
             storage_hold: SignedDuration::from_secs(100),
             snapshot_protection: SignedDuration::from_hours(6),
+            cache_lag: SignedDuration::from_secs(10),
             retention: SignedDuration::from_hours(1),
             lost_max_age: SignedDuration::from_hours(1),
         }

@@ -189,9 +189,13 @@ impl Coordinator {
                 return None;
             }
             if let Err(error) = self.act(&handoff, &obs, action).await {
+                again = Some(RETRY);
+                if let StorageError::Stale { .. } = error {
+                    tracing::info!(volume = volume.name, ?action, %error, "decided on an older state");
+                    continue;
+                }
                 tracing::warn!(volume = volume.name, ?action, %error, "action failed, trying again");
                 self.metrics.failed(action.name());
-                again = Some(RETRY);
             }
         }
         again
@@ -320,7 +324,9 @@ impl Coordinator {
         before: &VolumeHandoffStatus,
         decision: &Decision,
     ) -> Result<(), kube::Error> {
-        if decision.status == *before {
+        // an action outside is done only by whoever knows the present journal: if that needs no change, writing it as it
+        // is still fails when another leader has written meanwhile
+        if decision.status == *before && !decision.actions.iter().any(Action::is_outward) {
             return Ok(());
         }
         let mut next = handoff.clone();
@@ -352,7 +358,7 @@ impl Coordinator {
     async fn act(&self, handoff: &VolumeHandoff, obs: &Observation, action: &Action) -> Result<(), StorageError> {
         let handle = &handoff.spec.volume.handle;
         match action {
-            Action::PlacePreStage { node } => self.storage.place_prestage(handle, node).await,
+            Action::PlacePreStage { node, version } => self.storage.place_prestage(handle, node, version).await,
             Action::WithdrawPreStage { node } => self.storage.withdraw_prestage(handle, node).await.map(drop),
             Action::Probe { backup } => self.storage.probe(backup, Timestamp::now()).await,
             Action::Reset { backup, resource_version, node } => {
@@ -390,6 +396,11 @@ impl Coordinator {
 }
 
 impl Action {
+    /// It changes something that is not ours alone.
+    fn is_outward(&self) -> bool {
+        !matches!(self, Self::Tell { .. } | Self::Forget)
+    }
+
     /// For metrics.
     fn name(&self) -> &'static str {
         match self {

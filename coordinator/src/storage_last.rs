@@ -156,6 +156,7 @@ mod tests {
             engine_running: up,
             serving: up,
             requests: vec![],
+            requests_version: "1".into(),
             replicas: ["a", "b"].map(|n| ReplicaView { node: n.into(), running: true, failed: false }).to_vec(),
         }
     }

@@ -61,8 +61,9 @@ pub trait StorageManager: Send + Sync + 'static {
     /// Which part of the storage manager a pod is, if any.
     fn role_of(&self, pod: &Pod) -> Option<StorageRole>;
 
-    /// Asks for the volume on the node, with our mark. Does nothing when the request is there already.
-    fn place_prestage(&self, handle: &str, node: &str) -> BoxFuture<'_, Result<(), StorageError>>;
+    /// Asks for the volume on the node, with our mark, if its requests are still at `version`: whoever decided on an
+    /// older state must not add a second one. Does nothing when the request is there already.
+    fn place_prestage(&self, handle: &str, node: &str, version: &str) -> BoxFuture<'_, Result<(), StorageError>>;
     /// Takes our request back. `false`: it is not (or no longer) ours, nothing was changed.
     fn withdraw_prestage(&self, handle: &str, node: &str) -> BoxFuture<'_, Result<bool, StorageError>>;
     /// Makes the storage manager look whether a lost backup is complete after all.

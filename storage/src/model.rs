@@ -58,6 +58,8 @@ pub struct VolumeView {
     pub serving: bool,
     /// Who asks for it, where.
     pub requests: Vec<AttachRequest>,
+    /// Version of these requests; a request of ours is placed under it.
+    pub requests_version: String,
     /// Its copies.
     pub replicas: Vec<ReplicaView>,
 }
@@ -119,6 +121,8 @@ pub struct BackupView {
     pub error: Option<String>,
     /// When the present run ended.
     pub ended_at: Option<Timestamp>,
+    /// When the storage manager was last asked to look whether it is complete after all (whole seconds).
+    pub asked_at: Option<Timestamp>,
     /// Creation time.
     pub created: Option<Timestamp>,
     /// Bytes the last run uploaded.

@@ -25,6 +25,8 @@ pub enum Action {
     PlacePreStage {
         /// The node.
         node: String,
+        /// Version of the volume's attach requests that was judged.
+        version: String,
     },
     /// Take our request for the node back, if it is still ours.
     WithdrawPreStage {

@@ -3,7 +3,7 @@
 use super::{Action, Draft};
 use crate::api::{PreStage, PreStageOutcome};
 use handoff_cluster::Pod;
-use handoff_storage::VolumeState;
+use handoff_storage::{VolumeState, VolumeView};
 use jiff::SignedDuration;
 
 /// How often a move is looked at while nothing changes.
@@ -28,6 +28,7 @@ impl Draft<'_> {
         if workload.is_some() {
             self.mark("PodBound");
         }
+        self.withdraw_strays();
         self.follow_prestage(workload.as_deref());
         if let (Some(pod), Some(node)) = (&workload, &target) {
             self.prestage(&pod.uid, node);
@@ -109,6 +110,10 @@ impl Draft<'_> {
         if self.status.prestage.as_ref().is_some_and(|p| p.outcome.is_none() || p.pod_uid == pod_uid) {
             return;
         }
+        if Self::strays(volume, Some(node)).next().is_some() {
+            // first the other one must be gone: never two
+            return;
+        }
         let here = volume.wanted_node.as_deref() == Some(node) || volume.request_for(node).is_some();
         // a pod that stays elsewhere would lose the volume
         let others_leave = self.obs.pods.iter().all(|p| !p.stays() || p.node.as_deref().is_none_or(|n| n == node));
@@ -123,6 +128,7 @@ impl Draft<'_> {
             }
             return;
         }
+        let version = volume.requests_version.clone();
         self.status.prestage = Some(PreStage {
             node: node.to_owned(),
             pod_uid: pod_uid.to_owned(),
@@ -131,7 +137,26 @@ impl Draft<'_> {
             outcome: None,
         });
         self.mark("PreStaged");
-        self.actions.push(Action::PlacePreStage { node: node.to_owned() });
+        self.actions.push(Action::PlacePreStage { node: node.to_owned(), version });
+    }
+
+    /// Nodes of our requests other than `known`.
+    fn strays<'v>(volume: &'v VolumeView, known: Option<&'v str>) -> impl Iterator<Item = &'v str> {
+        let ours = volume.requests.iter().filter(|r| r.ours).map(|r| r.node.as_str());
+        ours.filter(move |node| known != Some(node))
+    }
+
+    /// A request of ours that the journal does not know as open: whoever was to withdraw it died before, or decided on
+    /// an older journal.
+    fn withdraw_strays(&mut self) {
+        let Some(volume) = &self.obs.volume else { return };
+        let known = self.status.prestage.as_ref().filter(|p| p.outcome.is_none()).map(|p| p.node.as_str());
+        for node in Self::strays(volume, known) {
+            let withdraw = Action::WithdrawPreStage { node: node.to_owned() };
+            if !self.actions.contains(&withdraw) {
+                self.actions.push(withdraw);
+            }
+        }
     }
 
     /// An open pre-stage is adopted, withdrawn, or placed again when its effect is missing.
@@ -162,8 +187,9 @@ impl Draft<'_> {
             return;
         }
         self.wake(prestage.expires_at);
-        if request.is_none() {
-            self.actions.push(Action::PlacePreStage { node: prestage.node });
+        if request.is_none() && Self::strays(volume, Some(&prestage.node)).next().is_none() {
+            let version = volume.requests_version.clone();
+            self.actions.push(Action::PlacePreStage { node: prestage.node, version });
         }
     }
 

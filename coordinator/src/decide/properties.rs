@@ -91,7 +91,7 @@ fn check(before: &VolumeHandoffStatus, obs: &Observation, decision: &Decision, n
     let open = decision.status.prestage.as_ref().filter(|p| p.outcome.is_none());
     for action in &decision.actions {
         match action {
-            Action::PlacePreStage { node } => {
+            Action::PlacePreStage { node, .. } => {
                 assert_eq!(open.map(|p| &p.node), Some(node), "placed without being in the journal");
                 assert!(open.is_some_and(|p| now < p.expires_at), "placed after its expiry");
                 let stays_elsewhere = obs.pods.iter().any(|p| p.stays() && p.node.as_ref().is_some_and(|n| n != node));

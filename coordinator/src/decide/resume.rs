@@ -21,6 +21,8 @@ impl Draft<'_> {
             }
             if let Some(verdict) = self.judge(checkpoint) {
                 self.close(checkpoint, &verdict);
+            } else if self.backup_of(checkpoint).is_none() && !is_done(&self.status.resumes, &checkpoint.backup) {
+                self.wake(checkpoint.recorded_at + self.policy.cache_lag);
             }
         }
         // one at a time: the oldest that is still owed
@@ -36,12 +38,14 @@ impl Draft<'_> {
             return None;
         }
         let unrecoverable = |reason: String| Some(Verdict { state: ResumeState::Unrecoverable, reason });
-        let Some(backup) = self.obs.backup(&checkpoint.backup) else {
-            return unrecoverable("the backup was deleted".to_owned());
+        let Some(backup) = self.backup_of(checkpoint) else {
+            let renamed = self.obs.backup(&checkpoint.backup).is_some();
+            let what =
+                if renamed { "the backup was deleted and another one has its name" } else { "the backup was deleted" };
+            return (self.now >= checkpoint.recorded_at + self.policy.cache_lag)
+                .then(|| unrecoverable(what.to_owned()))
+                .flatten();
         };
-        if backup.uid != checkpoint.uid {
-            return unrecoverable("the backup was deleted and another one has its name".to_owned());
-        }
         match backup.state {
             BackupState::Completed => Some(Verdict { state: ResumeState::Completed, reason: String::new() }),
             BackupState::Deleting => unrecoverable("the backup is being deleted".to_owned()),
@@ -65,17 +69,28 @@ impl Draft<'_> {
         gone.map(|reason| Verdict { state: ResumeState::Unrecoverable, reason })
     }
 
-    /// A newer backup of the volume in the same target that is complete, or in flight for the same job. Resuming an
-    /// older one after it would make the older data the volume's last backup.
+    /// The backup that was checkpointed, if it is there.
+    fn backup_of(&self, checkpoint: &Checkpoint) -> Option<&BackupView> {
+        self.obs.backup(&checkpoint.backup).filter(|b| b.uid == checkpoint.uid)
+    }
+
+    /// A newer backup of the volume in the same target that is complete. Resuming an older one after it would make the
+    /// older data the volume's last backup.
     fn newer_safe(&self, checkpoint: &Checkpoint, lost: &BackupView) -> Option<&str> {
+        self.newer(checkpoint, lost, |b| b.state == BackupState::Completed)
+    }
+
+    /// A newer one in flight for the same job: the job tries again by itself. Not safe yet, so nothing is decided.
+    fn newer_try(&self, checkpoint: &Checkpoint, lost: &BackupView) -> Option<&str> {
+        let same_job = |b: &BackupView| b.recurring_job.is_some() && b.recurring_job == checkpoint.recurring_job;
+        self.newer(checkpoint, lost, |b| b.in_flight() && same_job(b))
+    }
+
+    fn newer(&self, checkpoint: &Checkpoint, lost: &BackupView, is_it: impl Fn(&BackupView) -> bool) -> Option<&str> {
         let time_of = |b: &BackupView| self.obs.snapshots.get(&b.snapshot).and_then(|s| s.created).or(b.created);
         let own = checkpoint.snapshot_created_at.or(lost.created)?;
         let newer = self.obs.backups.iter().find(|b| {
-            let same_job = b.recurring_job.is_some() && b.recurring_job == checkpoint.recurring_job;
-            b.name != lost.name
-                && b.target == checkpoint.target
-                && time_of(b).is_some_and(|t| t > own)
-                && (b.state == BackupState::Completed || (b.in_flight() && same_job))
+            b.name != lost.name && b.target == checkpoint.target && time_of(b).is_some_and(|t| t > own) && is_it(b)
         });
         newer.map(|b| b.name.as_str())
     }
@@ -107,10 +122,10 @@ impl Draft<'_> {
     /// One step for the backup whose turn it is.
     fn advance(&mut self, checkpoint: &Checkpoint) {
         let name = checkpoint.backup.clone();
-        let (Some(backup), Some(resume)) = (self.obs.backup(&name).cloned(), self.resume_of(&name).cloned()) else {
+        let (Some(backup), Some(resume)) = (self.backup_of(checkpoint).cloned(), self.resume_of(&name).cloned()) else {
             return;
         };
-        if backup.state != BackupState::Lost {
+        if backup.state != BackupState::Lost || self.newer_try(checkpoint, &backup).is_some() {
             return;
         }
         match resume.state {
@@ -133,6 +148,10 @@ impl Draft<'_> {
         if let Some(at) = backup.ended_at.map(|t| t + SignedDuration::from_secs(1)).filter(|at| self.now < *at) {
             return self.wake(at);
         }
+        self.ask(name);
+    }
+
+    fn ask(&mut self, name: &str) {
         let now = self.now;
         self.update(name, |r| {
             r.state = ResumeState::Probing;
@@ -143,9 +162,16 @@ impl Draft<'_> {
     }
 
     fn end_probe(&mut self, name: &str, resume: &Resume, backup: &BackupView) {
-        let until = resume.probed_at.unwrap_or(self.now) + self.policy.probe_wait;
+        let probed = resume.probed_at.unwrap_or(self.now);
+        // the request has whole seconds
+        let asked = backup.asked_at.filter(|at| *at + SignedDuration::from_secs(1) > probed);
+        let until = asked.map_or(probed, |at| at.max(probed)) + self.policy.probe_wait;
         if self.now < until {
             return self.wake(until);
+        }
+        if asked.is_none() {
+            // whoever was to ask died before, or the answer is not in our cache: silence means nothing yet
+            return self.ask(name);
         }
         let Some(node) = self.resume_node() else {
             // it moved again: start over there
@@ -156,6 +182,7 @@ impl Draft<'_> {
             r.state = ResumeState::Running;
             r.attempts += 1;
             r.started_at = Some(now);
+            r.cut_at = backup.ended_at;
         });
         self.mark(&format!("BackupResumed {name}"));
         self.tell(false, "BackupResumed", format!("backup {name} runs again on {node} under its own name"));
@@ -166,7 +193,11 @@ impl Draft<'_> {
     /// Our run ended without success, or the reset never happened.
     fn follow_run(&mut self, name: &str, resume: &Resume, backup: &BackupView) {
         let started = resume.started_at.unwrap_or(self.now);
-        if backup.ended_at.is_none_or(|at| at <= started) {
+        let not_ours = match resume.cut_at {
+            Some(cut) => backup.ended_at == Some(cut),
+            None => backup.ended_at.is_none_or(|at| at <= started),
+        };
+        if not_ours {
             // not reset yet as far as can be seen: a stale cache, or we died before the reset. Start over after a
             // while, with a fresh probe.
             let again = started + self.policy.probe_wait + SignedDuration::from_secs(2);
@@ -259,6 +290,7 @@ fn waiting(backup: &str) -> Resume {
         attempts: 0,
         probed_at: None,
         started_at: None,
+        cut_at: None,
         ended_at: None,
         next_try_at: None,
         reason: String::new(),

@@ -63,6 +63,7 @@ pub(crate) fn volume(state: VolumeState, node: Option<&str>, requests: Vec<Attac
         engine_running: up,
         serving: up,
         requests,
+        requests_version: "5".into(),
         replicas: ["a", "b"].map(|n| ReplicaView { node: n.into(), running: true, failed: false }).to_vec(),
     }
 }
@@ -81,9 +82,14 @@ pub(crate) fn backup(name: &str, state: BackupState, ended: Option<f64>) -> Back
         replica_address: None,
         error: ended.map(|_| "connection refused".into()),
         ended_at: ended.map(at),
+        asked_at: None,
         created: Some(at(-50.0)),
         uploaded_bytes: None,
     }
+}
+
+pub(crate) fn place(node: &str) -> Action {
+    Action::PlacePreStage { node: node.into(), version: "5".into() }
 }
 
 /// A story: one observation after another, the journal carried along.
@@ -92,9 +98,19 @@ struct Story {
     journal: VolumeHandoffStatus,
     obs: Observation,
     policy: Policy,
+    /// Probes that were sent.
+    asked: Vec<(String, Timestamp)>,
+    probes_arrive: bool,
 }
 
 impl Story {
+    fn show_probes(&mut self) {
+        for backup in &mut self.obs.backups {
+            let last = self.asked.iter().rev().find(|(name, _)| *name == backup.name);
+            backup.asked_at = last.map(|(_, at)| *at);
+        }
+    }
+
     /// The pod still runs on a, the backups are in flight.
     fn begin(backups: &[&str]) -> Self {
         let spec = spec(backups);
@@ -106,7 +122,8 @@ impl Story {
             snapshots: spec.checkpoints.iter().map(|c| (c.snapshot.clone(), created(c))).collect(),
             ..Observation::default()
         };
-        Self { spec, journal: VolumeHandoffStatus::default(), obs, policy: Policy::default() }
+        let (journal, policy) = (VolumeHandoffStatus::default(), Policy::default());
+        Self { spec, journal, obs, policy, asked: vec![], probes_arrive: true }
     }
 
     fn decide(&mut self, seconds: f64) -> Vec<Action> {
@@ -115,13 +132,22 @@ impl Story {
         let fresh = |a: &&Action| matches!(a, Action::Reset { .. } | Action::Tell { .. } | Action::WakeAttacher { .. });
         assert_eq!(again.actions.iter().find(fresh), None, "the same observation again must do nothing new");
         self.journal = decision.status;
+        for action in &decision.actions {
+            // what a probe leaves behind, in whole seconds
+            if let (Action::Probe { backup }, true) = (action, self.probes_arrive) {
+                let asked = Timestamp::from_second(at(seconds).as_second()).unwrap();
+                self.asked.push((backup.clone(), asked));
+            }
+        }
+        self.show_probes();
         decision.actions.into_iter().filter(|a| !matches!(a, Action::Tell { .. })).collect()
     }
 
     /// The same again, up to here.
     fn again(&self) -> Self {
         let (spec, journal) = (self.spec.clone(), self.journal.clone());
-        Self { spec, journal, obs: self.obs.clone(), policy: self.policy.clone() }
+        let (obs, policy, asked) = (self.obs.clone(), self.policy.clone(), self.asked.clone());
+        Self { spec, journal, obs, policy, asked, probes_arrive: self.probes_arrive }
     }
 
     /// The old pod is gone, the new one is bound to b, the volume is on its way there.
@@ -142,6 +168,7 @@ impl Story {
 
     fn backups(&mut self, backups: Vec<BackupView>) -> &mut Self {
         self.obs.backups = backups;
+        self.show_probes();
         self
     }
 
@@ -156,7 +183,7 @@ fn a_whole_move() {
     assert_eq!(s.decide(0.0), []);
     assert_eq!(s.journal.phase, Some(Phase::Checkpointed));
 
-    assert_eq!(s.moved().decide(2.0), [Action::PlacePreStage { node: "b".into() }]);
+    assert_eq!(s.moved().decide(2.0), [place("b")]);
     assert_eq!(s.journal.phase, Some(Phase::Moving));
     assert_eq!(s.journal.to.as_deref(), Some("b"));
 
@@ -300,12 +327,10 @@ fn a_pre_stage_that_nobody_wants_is_withdrawn() {
     s.moved().decide(2.0);
     s.obs.volume = Some(volume(VolumeState::Attaching, None, vec![request("b", true, false)]));
     s.obs.pods = vec![Arc::new(pod("newer", Some("c")))];
-    let actions = s.decide(3.0);
-    assert_eq!(
-        actions,
-        [Action::WithdrawPreStage { node: "b".into() }, Action::PlacePreStage { node: "c".into() }],
-        "withdrawn before the next is placed: never two"
-    );
+    assert_eq!(s.decide(3.0), [Action::WithdrawPreStage { node: "b".into() }], "first it must be gone: never two");
+    assert_eq!(s.decide(3.1), [Action::WithdrawPreStage { node: "b".into() }], "still there");
+    s.obs.volume.as_mut().unwrap().requests.clear();
+    assert_eq!(s.decide(3.2), [place("c")]);
 
     let mut s = Story::begin(&["b1"]);
     s.decide(0.0);
@@ -313,6 +338,7 @@ fn a_pre_stage_that_nobody_wants_is_withdrawn() {
     s.obs.volume = Some(volume(VolumeState::Attaching, None, vec![request("b", true, false)]));
     assert_eq!(s.decide(121.0), []);
     assert_eq!(s.decide(122.0), [Action::WithdrawPreStage { node: "b".into() }], "expired");
+    s.obs.volume.as_mut().unwrap().requests.clear();
     assert_eq!(s.decide(123.0), [], "and not placed again for the same pod");
 }
 
@@ -328,7 +354,7 @@ fn in_a_drain_the_target_is_expected_before_the_pod_is_there() {
     s.obs.cordoned = vec!["a".into()];
     assert_eq!(s.decide(1.0), [], "still asked for on a");
     s.obs.volume.as_mut().unwrap().requests.clear();
-    assert_eq!(s.decide(2.0), [Action::PlacePreStage { node: "b".into() }]);
+    assert_eq!(s.decide(2.0), [place("b")]);
     s.obs.volume = Some(volume(VolumeState::Detaching, None, vec![request("b", true, false)]));
     s.obs.pods = vec![];
     assert_eq!(s.decide(3.0), []);
@@ -340,8 +366,13 @@ fn in_a_drain_the_target_is_expected_before_the_pod_is_there() {
     assert_eq!(as_expected.journal.prestage.as_ref().unwrap().pod_uid, "new");
 
     s.obs.pods = vec![Arc::new(pod("new", Some("c")))];
-    let follow = [Action::WithdrawPreStage { node: "b".into() }, Action::PlacePreStage { node: "c".into() }];
-    assert_eq!(s.decide(4.0), follow, "bound elsewhere: the pre-stage follows");
+    assert_eq!(
+        s.decide(4.0),
+        [Action::WithdrawPreStage { node: "b".into() }],
+        "bound elsewhere: the pre-stage follows"
+    );
+    s.obs.volume.as_mut().unwrap().requests.clear();
+    assert_eq!(s.decide(4.1), [place("c")]);
 }
 
 #[test]
@@ -349,7 +380,7 @@ fn a_pre_stage_whose_placing_was_lost_is_placed_again() {
     let mut s = Story::begin(&["b1"]);
     s.decide(0.0);
     s.moved().decide(2.0);
-    assert_eq!(s.decide(3.0), [Action::PlacePreStage { node: "b".into() }]);
+    assert_eq!(s.decide(3.0), [place("b")]);
 }
 
 #[test]
@@ -428,4 +459,88 @@ fn a_backup_that_survives_the_move_is_left_alone() {
     s.backups(vec![backup("b1", BackupState::Completed, Some(40.0))]);
     assert_eq!(s.decide(41.0), []);
     assert_eq!(s.journal.phase, Some(Phase::Complete));
+}
+
+#[test]
+fn silence_is_no_answer_before_the_question_has_arrived() {
+    let mut s = Story::begin(&["b1"]);
+    s.decide(0.0);
+    s.arrived().backups(vec![backup("b1", BackupState::Lost, Some(3.0))]);
+    s.probes_arrive = false;
+    let probe = [Action::Probe { backup: "b1".into() }];
+    assert_eq!(s.decide(14.0), probe);
+    // the holder died between the journal and the probe
+    assert_eq!(s.decide(16.0), []);
+    s.probes_arrive = true;
+    assert_eq!(s.decide(17.0), probe, "asked again, not reset");
+    assert_eq!(s.decide(19.0), [], "and given its time again");
+    assert!(matches!(s.decide(19.6)[..], [Action::Reset { .. }]));
+}
+
+#[test]
+fn the_end_of_our_run_is_told_from_the_one_before_whatever_the_clocks_say() {
+    let mut s = Story::begin(&["b1"]);
+    s.policy.resume_attempts = 1;
+    s.decide(0.0);
+    // the storage manager's clock is half a minute behind
+    s.arrived().backups(vec![backup("b1", BackupState::Lost, Some(-27.0))]);
+    s.decide(14.0);
+    assert!(matches!(s.decide(17.0)[..], [Action::Reset { .. }]));
+    s.backups(vec![backup("b1", BackupState::Lost, Some(-5.0))]);
+    assert_eq!(s.decide(40.0), []);
+    assert_eq!(s.resume("b1").state, ResumeState::Unrecoverable, "it ran and failed: it counts");
+}
+
+#[test]
+fn a_request_of_ours_that_the_journal_does_not_know_is_withdrawn_before_another_is_placed() {
+    let mut s = Story::begin(&["b1"]);
+    s.decide(0.0);
+    s.moved();
+    s.obs.volume.as_mut().unwrap().requests = vec![request("c", true, false)];
+    assert_eq!(s.decide(2.0), [Action::WithdrawPreStage { node: "c".into() }]);
+    assert_eq!(s.journal.prestage, None);
+    s.obs.volume.as_mut().unwrap().requests.clear();
+    assert_eq!(s.decide(2.1), [place("b")]);
+    s.obs.volume.as_mut().unwrap().requests = vec![request("b", true, false)];
+    assert_eq!(s.decide(2.2), [], "known and open");
+}
+
+#[test]
+fn a_backup_that_our_cache_does_not_show_yet_is_not_deleted() {
+    for change in
+        [(|o: &mut Observation| o.backups.clear()) as fn(&mut Observation), |o| o.backups[0].uid = "older".into()]
+    {
+        let mut s = Story::begin(&["b1"]);
+        change(&mut s.obs);
+        assert_eq!(s.decide(0.5), []);
+        assert_eq!(s.resume("b1").state, ResumeState::Waiting);
+        s.arrived();
+        assert_eq!(s.decide(9.0), [], "nothing is done to one of the same name either");
+        s.backups(vec![backup("b1", BackupState::Completed, Some(8.0))]);
+        s.decide(11.0);
+        assert_eq!(s.resume("b1").state, ResumeState::Completed);
+    }
+}
+
+#[test]
+fn the_next_try_of_a_job_is_waited_for_but_is_not_safe_before_it_is_complete() {
+    let of_job = |name, state, ended| BackupView { recurring_job: Some("daily".into()), ..backup(name, state, ended) };
+    let begin = || {
+        let mut s = Story::begin(&["b1"]);
+        s.spec.checkpoints[0].recurring_job = Some("daily".into());
+        s.obs.snapshots.insert("snap-b2".into(), SnapshotView { created: Some(at(5.0)), unusable: None });
+        s.decide(0.0);
+        let lost = of_job("b1", BackupState::Lost, Some(3.0));
+        s.arrived().backups(vec![lost, of_job("b2", BackupState::Running, None)]);
+        assert_eq!(s.decide(14.0), []);
+        assert_eq!(s.resume("b1").state, ResumeState::Waiting);
+        s
+    };
+    let mut s = begin();
+    s.obs.backups[1].state = BackupState::Completed;
+    assert_eq!(s.decide(30.0), []);
+    assert_eq!(s.resume("b1").state, ResumeState::Superseded);
+    let mut s = begin();
+    s.obs.backups[1].state = BackupState::Lost;
+    assert_eq!(s.decide(30.0), [Action::Probe { backup: "b1".into() }], "the try failed: ours again");
 }

@@ -114,11 +114,11 @@ impl StorageManager for Longhorn {
         (pod.key.namespace == self.namespace).then(|| host::role_of(pod)).flatten()
     }
 
-    fn place_prestage(&self, handle: &str, node: &str) -> BoxFuture<'_, Result<(), StorageError>> {
-        let (handle, node) = (handle.to_owned(), node.to_owned());
+    fn place_prestage(&self, handle: &str, node: &str, version: &str) -> BoxFuture<'_, Result<(), StorageError>> {
+        let (handle, node, version) = (handle.to_owned(), node.to_owned(), version.to_owned());
         Box::pin(async move {
             self.may_prestage(&handle, &node).map_err(StorageError::Refused)?;
-            let Some(patch) = ticket::place(&self.store.read(), &handle, &node) else { return Ok(()) };
+            let Some(patch) = ticket::place(&self.store.read(), &handle, &node, &version) else { return Ok(()) };
             ticket::send(&self.api(), &handle, patch).await
         })
     }

@@ -80,8 +80,9 @@ pub fn may_prestage(store: &Store, volume: &str) -> Result<(), String> {
 }
 
 /// The merge patch that adds our ticket and nothing else; `None` when there is a ticket for the node already.
-/// It carries the resourceVersion seen, so that it can never overwrite a ticket of CSI that arrived meanwhile.
-pub fn place(store: &Store, volume: &str, node: &str) -> Option<serde_json::Value> {
+/// It carries the resourceVersion that was decided on, so that it can never overwrite a ticket of CSI that arrived
+/// meanwhile, nor add a second one of ours beside one that another leader placed.
+pub fn place(store: &Store, volume: &str, node: &str, version: &str) -> Option<serde_json::Value> {
     let attachment = store.attachments.get(volume)?;
     let id = id(volume, node);
     if attachment.spec.attachment_tickets.contains_key(&id) {
@@ -92,7 +93,7 @@ pub fn place(store: &Store, volume: &str, node: &str) -> Option<serde_json::Valu
         "parameters": {"disableFrontend": "false", "lastAttachedBy": MARK},
     });
     Some(json!({
-        "metadata": {"resourceVersion": attachment.metadata.resource_version},
+        "metadata": {"resourceVersion": version},
         "spec": {"attachmentTickets": {id: ticket}},
     }))
 }
@@ -168,14 +169,14 @@ mod tests {
     fn a_ticket_that_is_there_is_left_alone() {
         let plain = json!({"spec": {"accessMode": "rwo"}});
         let empty = store(plain.clone(), &json!({}));
-        let patch = place(&empty, "v", "b").unwrap();
-        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        let patch = place(&empty, "v", "b", "6").unwrap();
+        assert_eq!(patch["metadata"]["resourceVersion"], "6", "the version that was decided on, not the one seen now");
         assert_eq!(patch["spec"]["attachmentTickets"][id("v", "b")]["parameters"]["lastAttachedBy"], MARK);
         let there = store(
             plain,
             &json!({id("v", "b"): {"id": id("v", "b"), "type": CSI_TYPE, "nodeID": "b", "parameters": {}}}),
         );
-        assert_eq!(place(&there, "v", "b"), None);
+        assert_eq!(place(&there, "v", "b", "7"), None);
         assert!(ours(&there).is_empty());
     }
 }

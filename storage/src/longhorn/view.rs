@@ -28,6 +28,11 @@ pub fn volume(store: &Store, name: &str) -> Option<VolumeView> {
         engine_running: engine.is_some_and(|e| e.status.current_state == "running"),
         serving: engine.is_some_and(|e| !e.status.endpoint.is_empty()),
         requests: requests(store, name),
+        requests_version: store
+            .attachments
+            .get(name)
+            .and_then(|a| a.metadata.resource_version.clone())
+            .unwrap_or_default(),
         replicas: store.replicas_of(name).filter(|r| r.spec.active).map(replica).collect(),
     })
 }
@@ -82,6 +87,7 @@ pub fn backup(backup: &Backup) -> Option<BackupView> {
         replica_address: some(&status.replica_address),
         error: some(&status.error),
         ended_at: status.last_synced_at.0,
+        asked_at: spec.sync_requested_at.0,
         created: backup.metadata.creation_timestamp.as_ref().map(|t| t.0),
         uploaded_bytes: status.newly_upload_data_size.parse().ok(),
     })
@@ -119,6 +125,18 @@ mod tests {
         assert_eq!(of(json!({"state": "Unknown"}), false), BackupState::Lost);
         assert_eq!(of(json!({"state": "Completed"}), false), BackupState::Completed);
         assert_eq!(of(json!({"state": "InProgress"}), true), BackupState::Deleting);
+    }
+
+    #[test]
+    fn a_probe_that_arrived_is_seen() {
+        let of = |spec: serde_json::Value| {
+            let wire = json!({"metadata": {"name": "b"}, "spec": spec, "status": {"state": "Error"}});
+            backup(&serde_json::from_value(wire).unwrap()).unwrap().asked_at
+        };
+        assert_eq!(of(json!({"snapshotName": "s"})), None);
+        let asked = json!({"snapshotName": "s", "syncRequestedAt": "2026-01-02T03:04:05Z"});
+        assert_eq!(of(asked), Some("2026-01-02T03:04:05Z".parse().unwrap()));
+        assert_eq!(of(json!({"snapshotName": "s", "syncRequestedAt": null})), None);
     }
 
     #[test]

@@ -113,7 +113,12 @@ part!(TicketStatus { satisfied: bool, generation: i64 });
 kind!(
     /// A backup.
     Backup, "Backup", "backups" { spec: BackupSpec, status: BackupStatus });
-part!(BackupSpec { snapshot_name: String, labels: BTreeMap<String, String>, backup_mode: String });
+part!(BackupSpec {
+    snapshot_name: String,
+    labels: BTreeMap<String, String>,
+    backup_mode: String,
+    sync_requested_at: Time,
+});
 part!(BackupStatus {
     state: String,
     progress: i64,
