@@ -38,6 +38,10 @@ check: rust $(DENY) ## the fast part: format, lints, licences, unit, property an
 	@if timeout 60 $(DENY) fetch db 2>/dev/null; then $(DENY) --offline check advisories; \
 	else echo "NOT CHECKED: security advisories. Their database, github.com/RustSec/advisory-db, cannot be fetched from here." >&2; fi
 
+.PHONY: model
+model: rust ## the model check with larger bounds: minutes and some GB
+	cargo run -p handoff-model -- large
+
 .PHONY: e2e
 e2e: e2e-ready ## the real-cluster test on the cluster of $$KUBECONFIG (it must have Longhorn), or on the lab
 	tests/run e2e
