@@ -70,7 +70,7 @@ pub struct Bench {
     pub deploy: PathBuf,
     /// Names of Handoff's pods, which its replicas here bear.
     pub names: Vec<String>,
-    _kubelets: Kubelets,
+    kubelets: Option<Kubelets>,
 }
 
 impl Bench {
@@ -91,12 +91,17 @@ impl Bench {
             bail!("cannot make the world: {:#}", world.base().await.err().context("it was made after all")?);
         }
         let names = own_pods(&admin).await?;
-        let kubelets = Kubelets::start(&plane)?;
+        let kubelets = Some(Kubelets::start(&plane)?);
         let deploy = paths.deploy.clone();
         let report = Report::default();
-        let mut bench = Self { plane, admin, world, replicas, report, deploy, names, _kubelets: kubelets };
+        let mut bench = Self { plane, admin, world, replicas, report, deploy, names, kubelets };
         bench.start_replicas(&[]).await?;
         Ok(bench)
+    }
+
+    /// Stops the kubelets: they look at every pod ten times a second.
+    pub fn without_kubelets(&mut self) {
+        self.kubelets = None;
     }
 
     /// Starts as many replicas as the deployment has, and waits until the API server asks them.

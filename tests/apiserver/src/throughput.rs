@@ -36,6 +36,7 @@ struct Round {
 pub async fn run(paths: &Paths, wanted: &Throughput) -> Result<bool> {
     let mut bench = Bench::start(paths).await?;
     bench.plane.http1 = wanted.http1;
+    bench.without_kubelets();
     bench.led().await?;
     let files = scheduler::write_files(&bench).await?;
     // pods are created in thousands here, by nobody who is measured
@@ -112,14 +113,9 @@ async fn each<T>(items: impl Iterator<Item = T>, work: impl AsyncFn(T) -> Result
 async fn round(bench: &Bench, files: &Path, ns: &str, names: &[String], n: usize, with: bool) -> Result<Round> {
     let api = &bench.admin;
     let collection = core(ns, "pods", "");
-    each(names.iter(), async |name| {
-        let mut pod = pod(ns, name, &[name]);
-        // the kubelets here are three
-        pod["metadata"]["annotations"] = json!({crate::kubelet::MANUAL: ""});
-        api.create(&collection, &pod).await.map(drop)
-    })
-    .await
-    .context("pods")?;
+    each(names.iter(), async |name| api.create(&collection, &pod(ns, name, &[name])).await.map(drop))
+        .await
+        .context("pods")?;
     let watch = api.watch(&format!("{collection}?watch=1&fieldSelector=spec.nodeName%21%3D")).await?;
     let calls = bench.replicas.calls(&["hook=\"filter\""]).await?;
     let cpu = (bench.plane.api_server_cpu_seconds(), bench.replicas.cpu_seconds());
