@@ -31,12 +31,20 @@ pub struct Index {
     attachments_of_volume: HashMap<String, HashSet<String>>,
     classes: HashMap<String, Arc<StorageClass>>,
     namespaces: HashMap<String, Namespace>,
+    /// Node → attachments that were asked for and are not done.
+    attaching: HashMap<String, usize>,
+    drivers_version: u64,
 }
 
 impl Index {
     /// The pod of this key.
     pub fn pod(&self, key: &ObjectKey) -> Option<Arc<Pod>> {
         self.pods.get(key).cloned()
+    }
+
+    /// All pods, in no order.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
     }
 
     /// All pods that mount the claim, in no order.
@@ -110,6 +118,16 @@ impl Index {
     /// What is asked for by annotation on a namespace.
     pub fn settings_of_namespace(&self, name: &str) -> Settings {
         self.namespaces.get(name).map(|namespace| namespace.settings.clone()).unwrap_or_default()
+    }
+
+    /// How many volumes are being attached to the node now.
+    pub fn attaching(&self, node: &str) -> usize {
+        self.attaching.get(node).copied().unwrap_or_default()
+    }
+
+    /// Changes whenever [`Self::has_driver`] may answer otherwise than before.
+    pub fn drivers_version(&self) -> u64 {
+        self.drivers_version
     }
 
     fn volumes_of_pod(&self, pod: &Pod) -> Vec<Change> {
@@ -197,14 +215,20 @@ impl Index {
 
     /// Takes in a new or changed object; says what it touched.
     pub fn put_csi_node(&mut self, node: CsiNode) -> Vec<Change> {
+        if self.csi_nodes.get(&node.name).is_some_and(|old| **old == node) {
+            return Vec::new();
+        }
         let change = Change::Node(node.name.clone());
         self.csi_nodes.insert(node.name.clone(), Arc::new(node));
+        self.drivers_version += 1;
         vec![change]
     }
 
     /// Forgets an object; says what it touched.
     pub fn remove_csi_node(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
-        self.csi_nodes.remove(name).map(|_| Change::Node(name.clone())).into_iter().collect()
+        let Some(_) = self.csi_nodes.remove(name) else { return Vec::new() };
+        self.drivers_version += 1;
+        vec![Change::Node(name.clone())]
     }
 
     /// Takes in a new or changed object; says what it touched.
@@ -212,13 +236,19 @@ impl Index {
         let change = Change::Volume(attachment.volume.clone());
         let names = self.attachments_of_volume.entry(attachment.volume.clone()).or_default();
         names.insert(attachment.name.clone());
-        self.attachments.insert(attachment.name.clone(), Arc::new(attachment));
+        if attachment.is_under_way() {
+            *self.attaching.entry(attachment.node.clone()).or_default() += 1;
+        }
+        if let Some(old) = self.attachments.insert(attachment.name.clone(), Arc::new(attachment)) {
+            self.no_longer_under_way(&old);
+        }
         vec![change]
     }
 
     /// Forgets an object; says what it touched.
     pub fn remove_attachment(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
         let Some(old) = self.attachments.remove(name) else { return Vec::new() };
+        self.no_longer_under_way(&old);
         if let Some(set) = self.attachments_of_volume.get_mut(&old.volume) {
             set.remove(name);
             if set.is_empty() {
@@ -250,6 +280,17 @@ impl Index {
     pub fn remove_namespace(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
         self.namespaces.remove(name);
         Vec::new()
+    }
+
+    fn no_longer_under_way(&mut self, old: &Attachment) {
+        if old.is_under_way()
+            && let Some(count) = self.attaching.get_mut(&old.node)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.attaching.remove(&old.node);
+            }
+        }
     }
 
     pub(crate) fn pod_keys(&self) -> Vec<ObjectKey> {
@@ -353,19 +394,51 @@ mod tests {
         assert_eq!(index.put_pod(pod("p", &["c2"], None)), [Change::Volume("pv".into()), Change::Volume("pv2".into())]);
     }
 
-    #[test]
-    fn attachments_are_found_by_volume() {
-        let mut index = joined();
-        let attachment = Attachment {
-            name: "csi-1".into(),
-            node: "a".into(),
+    fn attachment(name: &str, node: &str, attached: bool) -> Attachment {
+        Attachment {
+            name: name.into(),
+            node: node.into(),
             volume: "pv".into(),
-            attached: true,
+            attached,
             deleting: false,
             attach_error: None,
             created: None,
-        };
-        index.put_attachment(attachment);
+        }
+    }
+
+    #[test]
+    fn attachments_under_way_are_counted_by_node() {
+        let mut index = joined();
+        for (name, node) in [("1", "a"), ("2", "a"), ("3", "b")] {
+            index.put_attachment(attachment(name, node, false));
+        }
+        index.put_attachment(attachment("1", "a", false));
+        assert_eq!(["a", "b", "c"].map(|n| index.attaching(n)), [2, 1, 0]);
+        index.put_attachment(attachment("1", "a", true));
+        index.put_attachment(Attachment { deleting: true, ..attachment("3", "b", false) });
+        assert_eq!(["a", "b"].map(|n| index.attaching(n)), [1, 0]);
+        for name in ["1", "2", "3", "4"] {
+            index.remove_attachment(&ObjectKey::new("", name));
+        }
+        assert_eq!(["a", "b"].map(|n| index.attaching(n)), [0, 0]);
+        assert!(index.attaching.is_empty());
+    }
+
+    #[test]
+    fn a_driver_that_comes_or_goes_is_a_new_version() {
+        let mut index = Index::default();
+        let node = CsiNode { name: "a".into(), drivers: vec!["d".into()] };
+        assert_eq!(index.put_csi_node(node.clone()), [Change::Node("a".into())]);
+        let version = index.drivers_version();
+        assert!(index.put_csi_node(node).is_empty() && index.drivers_version() == version, "no news");
+        index.remove_csi_node(&ObjectKey::new("", "a"));
+        assert!(!index.has_driver("a", "d") && index.drivers_version() != version);
+    }
+
+    #[test]
+    fn attachments_are_found_by_volume() {
+        let mut index = joined();
+        index.put_attachment(attachment("csi-1", "a", true));
         assert_eq!(index.attachments_of("pv").len(), 1);
         assert_eq!(index.remove_attachment(&ObjectKey::new("", "csi-1")), [Change::Volume("pv".into())]);
         assert!(index.attachments_of("pv").is_empty());

@@ -104,6 +104,7 @@ pub struct Volume {
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own that Kubernetes states
 pub struct Node {
     /// Name.
     pub name: String,
@@ -113,7 +114,22 @@ pub struct Node {
     pub ready: bool,
     /// It has a taint that keeps pods away unless they tolerate it.
     pub tainted: bool,
+    /// A taint says that it is going away or out of service, whatever a pod tolerates.
+    pub leaving: bool,
 }
+
+/// Taints of nodes that are about to go or cannot be reached: Kubernetes' own, cluster-autoscaler's (the second only
+/// asks to prefer other nodes), and Karpenter's in its present and its former spelling.
+const LEAVING: [&str; 8] = [
+    "node.kubernetes.io/unreachable",
+    "node.kubernetes.io/out-of-service",
+    "node.kubernetes.io/unschedulable",
+    "node.cloudprovider.kubernetes.io/shutdown",
+    "ToBeDeletedByClusterAutoscaler",
+    "DeletionCandidateOfClusterAutoscaler",
+    "karpenter.sh/disrupted",
+    "karpenter.sh/disruption",
+];
 
 /// The drivers registered on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +157,13 @@ pub struct Attachment {
     pub attach_error: Option<String>,
     /// Creation time.
     pub created: Option<Timestamp>,
+}
+
+impl Attachment {
+    /// Asked for, and not done yet.
+    pub fn is_under_way(&self) -> bool {
+        !self.attached && !self.deleting
+    }
 }
 
 fn time(t: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> Option<Timestamp> {
@@ -345,6 +368,8 @@ struct WireNodeSpec {
 
 #[derive(Clone, Debug, Deserialize)]
 struct WireTaint {
+    #[serde(default)]
+    key: String,
     effect: String,
 }
 
@@ -360,6 +385,7 @@ impl From<WireNode> for Node {
             name: name_of(&w.metadata),
             cordoned: w.spec.unschedulable,
             tainted: w.spec.taints.iter().flatten().any(|t| t.effect != "PreferNoSchedule"),
+            leaving: w.spec.taints.iter().flatten().any(|t| LEAVING.contains(&t.key.as_str())),
             ready: is_true(w.status.conditions.as_deref().unwrap_or_default(), "Ready"),
         }
     }

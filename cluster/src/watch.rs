@@ -15,7 +15,8 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::{
     fmt::Debug,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, atomic::AtomicBool, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic::AtomicBool, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 /// Called for everything that changes, from the watch tasks; must be quick and must not block.
@@ -44,12 +45,49 @@ pub struct Watched {
     /// What is watched, e.g. `pods`.
     pub name: &'static str,
     synced: Arc<AtomicBool>,
+    outage: Arc<Mutex<Outage>>,
 }
 
 impl Watched {
     /// Whether the first list is in.
     pub fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Acquire)
+    }
+
+    /// Whether what was seen may no longer be so: the watch has failed for a while, and goes on failing.
+    pub fn is_stale(&self) -> bool {
+        self.outage().is_long(Instant::now())
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Outage> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A watch that fails this long without a break is blind.
+const BLIND_AFTER: Duration = Duration::from_secs(30);
+/// Retries back off to 30 s. Without a failure for longer than that the watch works again: one that was resumed says
+/// nothing until something changes.
+const OVER_AFTER: Duration = Duration::from_secs(75);
+
+/// Failures of a watch that follow one another.
+#[derive(Debug, Default)]
+struct Outage {
+    first_and_last: Option<(Instant, Instant)>,
+}
+
+impl Outage {
+    fn failed(&mut self, now: Instant) {
+        let first = self.first_and_last.filter(|(_, last)| now - *last < OVER_AFTER).map_or(now, |(first, _)| first);
+        self.first_and_last = Some((first, now));
+    }
+
+    fn over(&mut self) {
+        self.first_and_last = None;
+    }
+
+    fn is_long(&self, now: Instant) -> bool {
+        self.first_and_last.is_some_and(|(first, last)| last - first >= BLIND_AFTER && now - last < OVER_AFTER)
     }
 }
 
@@ -79,7 +117,7 @@ impl<S: Send + Sync + 'static> Cache<S> {
 
     /// Adds the watch of one kind; the returned task does the work.
     pub fn watch<K: Cached<S>>(&mut self, api: Api<K>, on_change: OnChange<K::Change>) -> Task {
-        let watched = Watched { name: K::WATCH, synced: Arc::default() };
+        let watched = Watched { name: K::WATCH, synced: Arc::default(), outage: Arc::default() };
         self.watches.push(watched.clone());
         (K::WATCH, Box::pin(follow(api, self.store.clone(), watched, on_change)))
     }
@@ -95,16 +133,27 @@ impl<S: Send + Sync + 'static> Cache<S> {
     }
 }
 
+impl<S: Send + Sync + 'static> Cache<S> {
+    /// Names of the watches whose picture may be out of date; see [`Watched::is_stale`].
+    pub fn stale(&self) -> Vec<&'static str> {
+        self.watches.iter().filter(|w| w.is_stale()).map(|w| w.name).collect()
+    }
+}
+
 async fn follow<S, K: Cached<S>>(api: Api<K>, store: Arc<RwLock<S>>, watched: Watched, notify: OnChange<K::Change>) {
     let stream = watcher(api, watcher::Config::default()).default_backoff();
     let mut stream = stream.modify(|object| object.meta_mut().managed_fields = None).boxed();
     let mut listed = HashSet::new();
     loop {
         let event = match stream.try_next().await {
-            Ok(Some(event)) => event,
+            Ok(Some(event)) => {
+                watched.outage().over();
+                event
+            }
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(watch = watched.name, %error, "watch interrupted, retrying");
+                watched.outage().failed(Instant::now());
                 continue;
             }
         };
@@ -166,6 +215,21 @@ impl ClusterCache {
         ];
         (cache, tasks)
     }
+
+    /// As [`Self::of_cluster`], without pods and namespaces: enough to judge nodes, and far less to fetch.
+    pub fn of_nodes_and_volumes(client: &Client) -> (Self, Vec<Task>) {
+        let mut cache = Self::default();
+        let on_change: OnChange<Change> = Arc::new(drop);
+        let tasks = vec![
+            cache.watch::<WireClaim>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireVolume>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireNode>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireCsiNode>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireAttachment>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireClass>(Api::all(client.clone()), on_change),
+        ];
+        (cache, tasks)
+    }
 }
 
 /// The kinds of the index differ only in names.
@@ -222,5 +286,26 @@ mod tests {
         assert!(index.node("a").is_some(), "kept until the new list is complete");
         assert_eq!(take_in(watcher::Event::<WireNode>::InitDone, &mut index, &mut listed), [Change::Node("a".into())]);
         assert!(index.node("a").is_none() && index.node("b").is_some());
+    }
+
+    #[test]
+    fn a_watch_is_stale_while_failures_go_on() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut outage = Outage::default();
+        assert!(!outage.is_long(at(0)));
+        for seconds in [0, 1, 3, 7, 15, 29] {
+            outage.failed(at(seconds));
+            assert!(!outage.is_long(at(seconds)), "{seconds}");
+        }
+        outage.failed(at(31));
+        assert!(outage.is_long(at(31)) && outage.is_long(at(105)));
+        assert!(!outage.is_long(at(106)), "no failure for longer than the longest back-off: it works again");
+        outage.failed(at(200));
+        assert!(!outage.is_long(at(200)), "another outage");
+        outage.failed(at(231));
+        assert!(outage.is_long(at(231)));
+        outage.over();
+        assert!(!outage.is_long(at(231)));
     }
 }

@@ -1,6 +1,7 @@
 //! The coordinator: the `VolumeHandoff` object, the pure decision what comes next, and the shell that does it.
 
 pub mod api;
+mod binder;
 pub mod checkpoint;
 pub mod decide;
 mod desk;
@@ -9,12 +10,16 @@ pub mod handoffs;
 pub mod lease;
 pub mod metrics;
 pub mod observation;
-mod placement;
+pub mod placement;
 pub mod policy;
 pub mod queue;
+pub mod score;
 mod shell;
+#[cfg(test)]
+mod stage;
 mod storage_last;
 mod tell;
 pub mod verdicts;
+mod wake;
 
 pub use shell::{Coordinator, Parts};

@@ -13,6 +13,7 @@ use crate::{
     policy::Policy,
     queue::Queue,
     tell::Teller,
+    wake::Rejections,
 };
 use handoff_cluster::{Cache, ClusterCache, ObjectKey, Pod, Volume};
 use handoff_storage::{BackupView, StorageError, StorageManager};
@@ -28,16 +29,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::sync::Notify;
 
 /// How soon a volume is looked at again after a write of ours failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a binding that was announced to our webhook counts although the pod is not bound yet.
 const BINDING_TTL: Duration = Duration::from_secs(30);
 
-/// A binding under way: pod UID and node.
+/// A binding under way: pod UID, node, and the volumes that will be wanted there.
 struct Binding {
     uid: String,
     node: String,
+    volumes: Vec<String>,
     at: std::time::Instant,
 }
 
@@ -57,6 +60,8 @@ pub struct Coordinator {
     /// What we wrote last, per volume, until the cache shows it.
     written: Mutex<HashMap<String, VolumeHandoff>>,
     bindings: Mutex<HashMap<String, Binding>>,
+    pub(crate) rejections: Mutex<Rejections>,
+    pub(crate) hosts_news: Arc<Notify>,
 }
 
 /// What a [`Coordinator`] is made of.
@@ -75,6 +80,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Volumes to look at, by `PersistentVolume` name; the caches add to it.
     pub queue: Arc<Queue>,
+    /// Told when nodes, or which volumes they can take, are not as before.
+    pub hosts_news: Arc<Notify>,
     /// Whether we lead.
     pub leadership: Leadership,
     /// Our own pod.
@@ -98,6 +105,8 @@ impl Coordinator {
             holds: Mutex::default(),
             written: Mutex::default(),
             bindings: Mutex::default(),
+            rejections: Mutex::default(),
+            hosts_news: parts.hosts_news,
         }
     }
 
@@ -253,9 +262,23 @@ impl Coordinator {
 
     /// Remembers a binding under way and looks at the pod's volumes at once.
     pub(crate) fn announce_binding(&self, pod: &str, uid: Option<String>, node: String, volumes: &[Arc<Volume>]) {
-        let binding = Binding { uid: uid.unwrap_or_default(), node, at: std::time::Instant::now() };
+        let names = volumes.iter().map(|v| v.name.clone()).collect();
+        let binding = Binding { uid: uid.unwrap_or_default(), node, volumes: names, at: std::time::Instant::now() };
         self.bindings.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.to_owned(), binding);
         volumes.iter().for_each(|v| self.queue.add(&v.name));
+    }
+
+    /// Volumes per node whose pod is being bound there and that have no attachment there yet.
+    pub(crate) fn arriving(&self) -> HashMap<String, usize> {
+        let mut arriving = HashMap::new();
+        let index = self.cluster.read();
+        let mut bindings = self.bindings.lock().unwrap_or_else(PoisonError::into_inner);
+        bindings.retain(|_, b| b.at.elapsed() < BINDING_TTL);
+        for Binding { node, volumes, .. } in bindings.values() {
+            let there = |volume: &str| index.attachments_of(volume).iter().any(|a| a.node == *node);
+            *arriving.entry(node.clone()).or_default() += volumes.iter().filter(|v| !there(v)).count();
+        }
+        arriving
     }
 
     /// The handoff as the cache shows it, or as we wrote it if the cache lags behind.

@@ -3,6 +3,7 @@
 //! are tested without a cluster.
 
 use futures::future::BoxFuture;
+use std::collections::HashSet;
 
 /// A pod as a review names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,30 +61,25 @@ pub trait Admission: Send + Sync + 'static {
     fn storage_needed(&self, pod: &PodRef, dry_run: bool) -> Option<String>;
 }
 
-/// What the extender has to say about one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeFitness {
-    /// The pod's volumes can be attached there; `score` 0–10 (higher is better).
-    Fits {
-        /// 0–10, the scheduler's extender scale.
-        score: i64,
-    },
-    /// They cannot; the reason is shown in the pod's FailedScheduling event.
-    Unfit {
-        /// For people, e.g. `Longhorn instance manager on node-2 is not running`.
-        reason: String,
-    },
-}
-
 /// Asked by the extender.
 pub trait Placement: Send + Sync + 'static {
     /// Everything needed to judge nodes for one pod, looked up once per call. `None`: none of the claims are on a
-    /// driver of ours, every node passes with score 0.
-    fn judge(&self, namespace: &str, claims: &[String]) -> Option<Box<dyn NodeJudge + '_>>;
+    /// driver of ours, or too little is known at the moment: every node passes with score 0.
+    fn judge(&self, pod: &PodRef, claims: &[String]) -> Option<Box<dyn NodeJudge + '_>>;
+    /// The scheduler was told that none of `nodes` can take the pod. It is woken when one of them can.
+    fn rejected(&self, pod: PodRef, claims: Vec<String>, nodes: Vec<String>);
+    /// UIDs of the pods that use a volume with a backup in flight.
+    fn busy_pods(&self) -> HashSet<String>;
+    /// Asks for the pod's volumes on `node`, then binds the pod; a pod that is bound to it already is bound. The error
+    /// is for the scheduler's log.
+    fn bind_pod(&self, pod: PodRef, node: String) -> BoxFuture<'_, Result<(), String>>;
 }
 
 /// Judges nodes by name for one pod.
 pub trait NodeJudge: Send {
-    /// The verdict on `node`. A node that nothing is known of fits with score 0 (fail-open).
-    fn node(&self, node: &str) -> NodeFitness;
+    /// Whether the pod's volumes can be attached on `node`. The reason if not is shown in the pod's FailedScheduling
+    /// event, e.g. `no Longhorn instance manager runs on node-2`. A node that nothing is known of fits (fail-open).
+    fn fits(&self, node: &str) -> Result<(), String>;
+    /// How well `node` suits them, 0–10, the scheduler's extender scale: higher is better. What does not fit has 0.
+    fn score(&self, node: &str) -> i64;
 }

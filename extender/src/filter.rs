@@ -1,85 +1,143 @@
 //! Filter: which of the nodes can take the pod's volumes.
 
-use handoff_coordinator::verdicts::{NodeFitness, NodeJudge, Placement};
+use axum::body::Bytes;
+use handoff_coordinator::verdicts::{NodeJudge, Placement};
+use serde_json::value::RawValue;
 
 use crate::{
-    Answered, node_list,
+    Answered, Deadline,
+    answer::Answer,
+    args::{Args, NodeList},
+    node_list,
     observe::Outcome,
-    wire::{Args, Malformed, Members, Text},
+    wire::{Malformed, Members, Text},
 };
 
 /// Bytes that a short reason and its node's name take; only a first guess at the answer's size.
 const FAILED_ENTRY: usize = 96;
+/// The clock is read once in so many nodes.
+const STRIDE: usize = 64;
 
 /// Sorts nodes into those that pass and those that do not.
 struct Sieve<'j> {
     judge: Option<Box<dyn NodeJudge + 'j>>,
+    deadline: Deadline,
     /// The rejections go to `FailedAndUnresolvableNodes`: from `FailedNodes` the scheduler would try to make room by
     /// preemption, i.e. evict pods that have nothing to do with it. Without an entry the pod's event has no reason.
     failed: Members,
+    seen: usize,
     rejected: usize,
+    late: bool,
 }
 
 impl Sieve<'_> {
     fn passes(&mut self, name: &Text<'_>) -> serde_json::Result<bool> {
-        match self.judge.as_ref().map(|judge| judge.node(name)) {
-            Some(NodeFitness::Unfit { reason }) => {
+        if self.seen.is_multiple_of(STRIDE) && self.judge.is_some() && self.deadline.passed() {
+            // an answer that comes too late is none: what was not judged by now passes
+            self.judge = None;
+            self.late = true;
+        }
+        self.seen += 1;
+        match self.judge.as_ref().map(|judge| judge.fits(name)) {
+            Some(Err(reason)) => {
                 self.failed.entry(name, &reason)?;
                 self.rejected += 1;
                 Ok(false)
             }
-            Some(NodeFitness::Fits { .. }) | None => Ok(true),
+            Some(Ok(())) | None => Ok(true),
         }
     }
 }
 
 /// `ExtenderFilterResult` for `ExtenderArgs`, in the order of the question. The list that was not asked about stays
 /// null: with `nodeCacheCapable` the scheduler looks at `NodeNames`, without it at `Nodes` only.
-pub(crate) fn answer(placement: &dyn Placement, body: &[u8]) -> Result<Answered, Malformed> {
+pub(crate) fn answer(placement: &dyn Placement, body: &Bytes, deadline: Deadline) -> Result<Answered, Malformed> {
     let args = Args::parse(body)?;
     let claims = args.claims();
-    let judge = if claims.is_empty() { None } else { placement.judge(args.namespace(), &claims) };
+    let judge = if claims.is_empty() { None } else { placement.judge(&args.pod_ref(), &claims) };
     let judged = judge.is_some();
-    let mut sieve = Sieve { judge, failed: Members::open("{", FAILED_ENTRY), rejected: 0 };
+    let failed = Members::open("{", FAILED_ENTRY);
+    let mut sieve = Sieve { judge, deadline, failed, seen: 0, rejected: 0, late: false };
 
-    let mut out = Vec::with_capacity(body.len() + FAILED_ENTRY);
-    out.extend_from_slice(br#"{"Nodes":"#);
+    let names = args.node_names.as_deref();
+    let room = names.unwrap_or_default().iter().map(|name| name.len() + 3).sum::<usize>();
+    let mut out = Answer::with_capacity(room + FAILED_ENTRY);
+    out.text().extend_from_slice(br#"{"Nodes":"#);
     match &args.nodes {
-        Some(list) => {
-            let mut items = Members::open(r#"{"metadata":{},"items":["#, body.len());
-            for node in list.items() {
-                // A node whose name we cannot read is one that we know nothing of, so it passes.
-                let passes =
-                    if judged { node_list::name(node).map_or(Ok(true), |name| sieve.passes(&name))? } else { true };
-                if passes {
-                    items.raw(node);
-                }
-            }
-            out.append(&mut items.close("]}"));
-        }
-        None => out.extend_from_slice(b"null"),
+        Some(list) => passing_nodes(list, body, &mut sieve, judged, &mut out)?,
+        None => out.text().extend_from_slice(b"null"),
     }
-    out.extend_from_slice(br#","NodeNames":"#);
-    match &args.node_names {
+    out.text().extend_from_slice(br#","NodeNames":"#);
+    match names {
         Some(list) => {
-            let mut names = Members::open("[", body.len());
+            let mut names = Members::open("[", room);
             for name in list {
                 if sieve.passes(name)? {
                     names.string(name)?;
                 }
             }
-            out.append(&mut names.close("]"));
+            out.text().append(&mut names.close("]"));
         }
-        None => out.extend_from_slice(b"null"),
+        None => out.text().extend_from_slice(b"null"),
     }
-    out.extend_from_slice(br#","FailedNodes":null,"FailedAndUnresolvableNodes":"#);
-    let Sieve { failed, rejected, .. } = sieve;
-    out.append(&mut failed.close("}"));
-    out.extend_from_slice(br#","Error":""}"#);
+    out.text().extend_from_slice(br#","FailedNodes":null,"FailedAndUnresolvableNodes":"#);
+    let Sieve { failed, rejected, seen, late, .. } = sieve;
+    out.text().append(&mut failed.close("}"));
+    out.text().extend_from_slice(br#","Error":""}"#);
 
     if rejected > 0 {
-        tracing::debug!(namespace = args.namespace(), ?claims, rejected, "nodes rejected");
+        tracing::debug!(namespace = args.namespace(), ?claims, rejected, of = seen, "nodes rejected");
     }
-    let outcome = if judged { Outcome::Judged { rejected } } else { Outcome::Passed };
-    Ok(Answered { body: out, outcome })
+    if rejected > 0 && rejected == seen {
+        placement.rejected(args.pod_ref(), claims, asked_about(&args));
+    }
+    let outcome = match (judged, late) {
+        (_, true) => Outcome::Late,
+        (true, false) => Outcome::Judged { rejected },
+        (false, false) => Outcome::Passed,
+    };
+    Ok(Answered { answer: out, outcome })
+}
+
+/// The nodes that pass, as slices of the question: neighbours stay one slice, with the comma between them.
+fn passing_nodes(
+    list: &NodeList<'_>,
+    body: &Bytes,
+    sieve: &mut Sieve<'_>,
+    judged: bool,
+    out: &mut Answer,
+) -> serde_json::Result<()> {
+    out.text().extend_from_slice(br#"{"metadata":{},"items":["#);
+    let start_of = |node: &RawValue| node.get().as_ptr().addr() - body.as_ptr().addr();
+    let mut run: Option<std::ops::Range<usize>> = None;
+    let mut first = true;
+    for node in list.items() {
+        // A node whose name we cannot read is one that we know nothing of, so it passes.
+        let passes = if judged { node_list::name(node).map_or(Ok(true), |name| sieve.passes(&name))? } else { true };
+        if passes {
+            let start = start_of(node);
+            run.get_or_insert(start..start).end = start + node.get().len();
+        } else if let Some(run) = run.take() {
+            comma(&mut first, out);
+            out.slice(body.slice(run));
+        }
+    }
+    if let Some(run) = run {
+        comma(&mut first, out);
+        out.slice(body.slice(run));
+    }
+    out.text().extend_from_slice(b"]}");
+    Ok(())
+}
+
+fn comma(first: &mut bool, out: &mut Answer) {
+    if !std::mem::replace(first, false) {
+        out.text().push(b',');
+    }
+}
+
+fn asked_about(args: &Args<'_>) -> Vec<String> {
+    let by_name = args.node_names.iter().flatten().map(|name| name.to_string());
+    let nodes = args.nodes.iter().flat_map(NodeList::items).filter_map(|node| node_list::name(node));
+    by_name.chain(nodes.map(|name| name.to_string())).collect()
 }

@@ -9,6 +9,10 @@ pub enum Verb {
     Filter,
     /// How well each node suits the pod.
     Prioritize,
+    /// Which pods may be evicted to make room.
+    Preempt,
+    /// Bind the pod.
+    Bind,
 }
 
 impl Verb {
@@ -17,6 +21,8 @@ impl Verb {
         match self {
             Self::Filter => "filter",
             Self::Prioritize => "prioritize",
+            Self::Preempt => "preempt",
+            Self::Bind => "bind",
         }
     }
 }
@@ -24,16 +30,20 @@ impl Verb {
 /// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
-    /// The pod's volumes are ours and its nodes were judged.
+    /// The pod's volumes are ours and its nodes were judged, or it was bound.
     Judged {
-        /// Number of nodes that cannot take it; always 0 for [`Verb::Prioritize`].
+        /// Number of nodes that were taken off the list; always 0 for [`Verb::Prioritize`] and [`Verb::Bind`].
         rejected: usize,
     },
     /// Nothing of ours: every node passes, with score 0.
     Passed,
+    /// The deadline passed: nodes that were not judged by then pass, or there is an error instead of an answer.
+    Late,
+    /// Answered HTTP 413.
+    TooLarge,
     /// Answered HTTP 400.
     Malformed,
-    /// Answered HTTP 500.
+    /// Answered HTTP 500; for [`Verb::Bind`], not bound.
     Failed,
 }
 
@@ -43,6 +53,8 @@ impl Outcome {
         match self {
             Self::Judged { .. } => "judged",
             Self::Passed => "passed",
+            Self::Late => "late",
+            Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
             Self::Failed => "failed",
         }
@@ -60,7 +72,7 @@ impl Observe for () {
     fn call(&self, _: Verb, _: Outcome, _: f64) {}
 }
 
-/// Runs from the complete body to the answer.
+/// Runs from the complete body to the answer; from the head if the body is never complete.
 pub(crate) struct Timer {
     observe: Arc<dyn Observe>,
     verb: Verb,
@@ -70,6 +82,15 @@ pub(crate) struct Timer {
 impl Timer {
     pub(crate) fn start(observe: Arc<dyn Observe>, verb: Verb) -> Self {
         Self { observe, verb, started: Instant::now() }
+    }
+
+    /// The body is complete: time runs from here.
+    pub(crate) fn again(self) -> Self {
+        Self { started: Instant::now(), ..self }
+    }
+
+    pub(crate) fn verb(&self) -> Verb {
+        self.verb
     }
 
     pub(crate) fn stop(self, outcome: Outcome) {

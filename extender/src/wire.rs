@@ -9,8 +9,7 @@
 
 use std::{borrow::Cow, io::Write, ops::Deref};
 
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 
 /// The longest text of an HTTP 400: a parser error quotes what it found, which can be anything.
 const MALFORMED_CHARS: usize = 256;
@@ -45,7 +44,7 @@ impl Text<'_> {
     }
 }
 
-fn text<'t>(field: Option<&'t Text<'_>>) -> &'t str {
+pub(crate) fn text<'t>(field: Option<&'t Text<'_>>) -> &'t str {
     field.map_or("", |text| text)
 }
 
@@ -53,11 +52,14 @@ fn text<'t>(field: Option<&'t Text<'_>>) -> &'t str {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Malformed {
     /// Not JSON, or a field that we read has another type than the scheduler gives it.
-    #[error("not ExtenderArgs: {0}")]
-    Json(#[from] serde_json::Error),
+    #[error("not {0}: {1}")]
+    Json(&'static str, #[source] serde_json::Error),
     /// There is no right answer to a question about no nodes: an empty list would mean that none fits.
-    #[error("not ExtenderArgs: both NodeNames and Nodes are missing")]
-    NoNodes,
+    #[error("not {0}: {1} missing")]
+    Missing(&'static str, &'static str),
+    /// The answer could not be written.
+    #[error("cannot write the answer: {0}")]
+    Write(#[from] serde_json::Error),
 }
 
 impl Malformed {
@@ -68,102 +70,47 @@ impl Malformed {
     }
 }
 
-/// `ExtenderArgs`. The scheduler sends one of the lists and null for the other; with both, both are answered.
-#[derive(Deserialize)]
-pub(crate) struct Args<'a> {
-    #[serde(borrow, rename = "Pod", alias = "pod", alias = "POD")]
-    pod: Option<Pod<'a>>,
-    #[serde(borrow, rename = "NodeNames", alias = "nodeNames", alias = "nodenames", alias = "Nodenames")]
-    #[serde(alias = "node_names", alias = "NODENAMES")]
-    pub(crate) node_names: Option<Vec<Text<'a>>>,
-    #[serde(borrow, rename = "Nodes", alias = "nodes", alias = "NODES")]
-    pub(crate) nodes: Option<NodeList<'a>>,
-}
+/// Declares one of the scheduler's own types. Keys are taken in any case, as Go's decoder takes them; null is absent;
+/// keys that are not named are skipped.
+macro_rules! go_struct {
+    ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $field:ident: $ty:ty = $key:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        pub(crate) struct $name<'a> { $($(#[$about])* pub(crate) $field: Option<$ty>),* }
 
-/// `v1.NodeList`; each node stays the text that it is.
-#[derive(Deserialize)]
-pub(crate) struct NodeList<'a> {
-    #[serde(borrow, alias = "Items")]
-    items: Option<Vec<&'a RawValue>>,
-}
+        impl<'a> serde::Deserialize<'a> for $name<'a> {
+            fn deserialize<D: serde::Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Fields<'a>(std::marker::PhantomData<&'a ()>);
 
-impl<'a> NodeList<'a> {
-    pub(crate) fn items(&self) -> &[&'a RawValue] {
-        self.items.as_deref().unwrap_or_default()
-    }
-}
+                impl<'a> serde::de::Visitor<'a> for Fields<'a> {
+                    type Value = $name<'a>;
 
-#[derive(Deserialize)]
-struct Pod<'a> {
-    #[serde(borrow)]
-    metadata: Option<Metadata<'a>>,
-    #[serde(borrow)]
-    spec: Option<Spec<'a>>,
-}
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str(concat!("an object like ", stringify!($name)))
+                    }
 
-#[derive(Deserialize)]
-struct Metadata<'a> {
-    #[serde(borrow)]
-    name: Option<Text<'a>>,
-    #[serde(borrow)]
-    namespace: Option<Text<'a>>,
-}
+                    fn visit_map<A: serde::de::MapAccess<'a>>(self, mut map: A) -> Result<$name<'a>, A::Error> {
+                        let mut found = $name::default();
+                        while let Some(key) = map.next_key::<$crate::wire::Text<'a>>()? {
+                            $(if key.eq_ignore_ascii_case($key) {
+                                if let Some(value) = map.next_value::<Option<$ty>>()? {
+                                    found.$field = Some(value);
+                                }
+                                continue;
+                            })*
+                            map.next_value::<serde::de::IgnoredAny>()?;
+                        }
+                        Ok(found)
+                    }
+                }
 
-#[derive(Deserialize)]
-struct Spec<'a> {
-    #[serde(borrow)]
-    volumes: Option<Vec<Volume<'a>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Volume<'a> {
-    #[serde(borrow)]
-    name: Option<Text<'a>>,
-    #[serde(borrow)]
-    persistent_volume_claim: Option<ClaimSource<'a>>,
-    ephemeral: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ClaimSource<'a> {
-    #[serde(borrow)]
-    claim_name: Option<Text<'a>>,
-}
-
-impl<'a> Args<'a> {
-    pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
-        let args: Self = serde_json::from_slice(body)?;
-        if args.node_names.is_none() && args.nodes.is_none() {
-            return Err(Malformed::NoNodes);
-        }
-        Ok(args)
-    }
-
-    pub(crate) fn namespace(&self) -> &str {
-        text(self.pod.as_ref().and_then(|pod| pod.metadata.as_ref()).and_then(|meta| meta.namespace.as_ref()))
-    }
-
-    /// Names of the pod's claims, each once. An ephemeral volume's claim is named after pod and volume.
-    pub(crate) fn claims(&self) -> Vec<String> {
-        let pod = self.pod.as_ref();
-        let pod_name = text(pod.and_then(|pod| pod.metadata.as_ref()).and_then(|meta| meta.name.as_ref()));
-        let volumes = pod.and_then(|pod| pod.spec.as_ref()).and_then(|spec| spec.volumes.as_deref());
-        let mut claims: Vec<String> = Vec::new();
-        for volume in volumes.unwrap_or_default() {
-            let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
-                (Some(source), _) => text(source.claim_name.as_ref()).to_owned(),
-                (None, Some(_)) if !pod_name.is_empty() => format!("{pod_name}-{}", text(volume.name.as_ref())),
-                _ => continue,
-            };
-            if !claim.is_empty() && !claims.contains(&claim) {
-                claims.push(claim);
+                deserializer.deserialize_map(Fields(std::marker::PhantomData))
             }
         }
-        claims
-    }
+    };
 }
+
+pub(crate) use go_struct;
 
 /// Writes the members of a JSON array or object one by one.
 pub(crate) struct Members {
@@ -191,14 +138,21 @@ impl Members {
         text.write(self.next())
     }
 
-    pub(crate) fn raw(&mut self, json: &RawValue) {
-        self.next().extend_from_slice(json.get().as_bytes());
+    /// The key of a member of an object; its value comes next.
+    pub(crate) fn key(&mut self, key: &Text<'_>) -> serde_json::Result<()> {
+        key.write(self.next())?;
+        self.out.push(b':');
+        Ok(())
+    }
+
+    /// JSON text as it is.
+    pub(crate) fn append(&mut self, json: &mut Vec<u8>) {
+        self.out.append(json);
     }
 
     /// A member of an object.
     pub(crate) fn entry(&mut self, key: &Text<'_>, value: &str) -> serde_json::Result<()> {
-        key.write(self.next())?;
-        self.out.push(b':');
+        self.key(key)?;
         serde_json::to_writer(&mut self.out, value)
     }
 
@@ -230,30 +184,5 @@ mod tests {
             members.string(name).unwrap();
         }
         assert_eq!(members.close("]"), r#"["node-1","knöt\"en","ünï/code"]"#.as_bytes());
-    }
-
-    #[test]
-    fn claims_of_the_pod() {
-        let args = Args::parse(
-            br#"{"NodeNames":[],"Nodes":null,"Pod":{"metadata":{"name":"web-0","namespace":"shop"},"spec":{"volumes":[
-                {"name":"data","persistentVolumeClaim":{"claimName":"data-web-0"}},
-                {"name":"same","persistentVolumeClaim":{"claimName":"data-web-0"}},
-                {"name":"scratch","ephemeral":{}},{"name":"cfg","configMap":{}},{}]}}}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            (args.namespace(), args.claims()),
-            ("shop", vec!["data-web-0".to_owned(), "web-0-scratch".to_owned()])
-        );
-    }
-
-    #[test]
-    fn a_question_about_no_nodes_is_malformed() {
-        for body in ["{}", r#"{"Pod":{},"Nodes":null,"NodeNames":null}"#] {
-            assert!(matches!(Args::parse(body.as_bytes()), Err(Malformed::NoNodes)), "{body}");
-        }
-        for body in ["", "null", "[]", r#"{"NodeNames":"node-1"}"#, r#"{"NodeNames":[1]}"#] {
-            assert!(matches!(Args::parse(body.as_bytes()), Err(Malformed::Json(_))), "{body}");
-        }
     }
 }

@@ -5,6 +5,7 @@ use anyhow::{Context, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use handoff_certs::Source;
 use handoff_coordinator::policy::Policy;
+use handoff_extender::ExtenderConfig;
 use jiff::SignedDuration;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -79,6 +80,15 @@ pub struct ServeArgs {
     /// Port of /healthz, /readyz and /metrics (plain HTTP).
     #[arg(long, env = "HANDOFF_LISTEN_METRICS_PORT", default_value_t = 8080)]
     pub metrics_port: u16,
+    /// Time for an answer to the scheduler; less than `httpTimeout` in its configuration (1 s in ours).
+    #[arg(long, env = "HANDOFF_EXTENDER_DEADLINE", default_value = "800ms")]
+    extender_deadline: SignedDuration,
+    /// Longest question of the scheduler in MiB; 5,000 full nodes of 10 kB each are 50.
+    #[arg(long, env = "HANDOFF_EXTENDER_BODY_MIB", default_value_t = 64)]
+    extender_body_mib: u16,
+    /// Memory in MiB that all questions with full nodes together may take.
+    #[arg(long, env = "HANDOFF_EXTENDER_BODIES_MIB", default_value_t = 64)]
+    extender_bodies_mib: u16,
     /// Volumes that are worked on at the same time.
     #[arg(long, env = "HANDOFF_WORKERS", default_value_t = 8)]
     pub workers: u16,
@@ -141,11 +151,22 @@ impl ServeArgs {
             lost_max_age: b.lost_max_age,
             ..Policy::default()
         };
-        policy.check().map_err(anyhow::Error::msg).context("bad configuration")?;
+        let checked = policy.check().and_then(|()| self.extender().check());
+        checked.map_err(anyhow::Error::msg).context("bad configuration")?;
         if self.workers == 0 {
             bail!("bad configuration: workers must be at least 1");
         }
         Ok(policy)
+    }
+
+    /// The bounds of the extender; [`Self::policy`] checks them.
+    pub fn extender(&self) -> ExtenderConfig {
+        ExtenderConfig {
+            deadline: self.extender_deadline.max(SignedDuration::ZERO).unsigned_abs(),
+            body: usize::from(self.extender_body_mib) << 20,
+            large_bodies: usize::from(self.extender_bodies_mib) << 20,
+            ..ExtenderConfig::default()
+        }
     }
 }
 
@@ -201,6 +222,19 @@ mod tests {
         for arg in ServeArgs::command().get_arguments() {
             let env = arg.get_env().unwrap_or_default().to_string_lossy().into_owned();
             assert!(!links.iter().flatten().any(|l| *l == env), "{env}");
+        }
+    }
+
+    #[test]
+    fn the_extenders_bounds() {
+        assert_eq!(serve(&[]).unwrap().extender(), ExtenderConfig::default());
+        for (flags, named) in [
+            (["--extender-deadline=0s", "--extender-body-mib=1"], "extender-deadline"),
+            (["--extender-deadline=-1s", "--extender-body-mib=1"], "extender-deadline"),
+            (["--extender-deadline=1s", "--extender-body-mib=65"], "extender-bodies"),
+        ] {
+            let error = serve(&flags).unwrap().policy().unwrap_err();
+            assert!(format!("{error:#}").contains(named), "{error:#}");
         }
     }
 

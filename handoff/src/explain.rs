@@ -1,6 +1,6 @@
 //! `handoff explain`: one page about a pod or a volume, for 3 a.m.
 
-use crate::args::ExplainArgs;
+use crate::{args::ExplainArgs, nodes};
 use anyhow::{Context, bail};
 use handoff_coordinator::api::{ResumeState, VolumeHandoff, VolumeHandoffStatus};
 use handoff_storage::longhorn::DRIVER;
@@ -21,46 +21,68 @@ struct Subject {
 /// Explains one object.
 pub async fn run(args: ExplainArgs) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("no cluster: is KUBECONFIG set?")?;
+    let mut claims = Vec::new();
     let subjects = match args.object.split_once('/') {
-        Some(("pod" | "pods" | "po", name)) => of_pod(&client, &args.namespace, name).await?,
+        Some(("pod" | "pods" | "po", name)) => {
+            claims = claims_of_pod(&client, &args.namespace, name).await?;
+            of_claims(&client, &args.namespace, &claims).await?
+        }
         Some(("pvc" | "persistentvolumeclaim", name)) => vec![of_claim(&client, &args.namespace, name).await?],
         Some(("pv" | "persistentvolume", name)) => vec![of_volume(&client, name).await?],
         _ => bail!("cannot explain {:?}: say pod/NAME, pvc/NAME or pv/NAME", args.object),
     };
-    if subjects.is_empty() {
+    if subjects.is_empty() && claims.is_empty() {
         println!("{} uses no persistent volume: Handoff has no part in it.", args.object);
     }
     for subject in subjects {
         explain(&client, &args.longhorn_namespace, &subject).await?;
     }
+    if !claims.is_empty() {
+        nodes::print(&client, &args.longhorn_namespace, &args.namespace, &claims).await?;
+    }
     Ok(())
 }
 
-async fn of_pod(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Vec<Subject>> {
+/// Prints a line on the pod; returns the names of its claims.
+async fn claims_of_pod(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Vec<String>> {
     let pod = Api::<Pod>::namespaced(client.clone(), namespace).get_opt(name).await?;
     let pod = pod.with_context(|| format!("there is no pod {namespace}/{name}"))?;
     let spec = pod.spec.unwrap_or_default();
     let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
     let leaving = if pod.metadata.deletion_timestamp.is_some() { ", terminating" } else { "" };
     println!("pod {namespace}/{name}: {phase}{leaving}, on {}", spec.node_name.as_deref().unwrap_or("no node yet"));
+    let claims = spec.volumes.unwrap_or_default().into_iter().filter_map(|volume| {
+        match (volume.persistent_volume_claim, volume.ephemeral) {
+            (Some(claim), _) => Some(claim.claim_name),
+            (None, Some(_)) => Some(format!("{name}-{}", volume.name)),
+            (None, None) => None,
+        }
+    });
+    Ok(claims.collect())
+}
+
+/// Those of a pod's claims that have a volume; a line on each of the others.
+async fn of_claims(client: &Client, namespace: &str, claims: &[String]) -> anyhow::Result<Vec<Subject>> {
     let mut subjects = Vec::new();
-    for volume in spec.volumes.unwrap_or_default() {
-        let claim = match (volume.persistent_volume_claim, volume.ephemeral) {
-            (Some(claim), _) => claim.claim_name,
-            (None, Some(_)) => format!("{name}-{}", volume.name),
-            (None, None) => continue,
-        };
-        subjects.push(of_claim(client, namespace, &claim).await?);
+    for claim in claims {
+        match volume_of_claim(client, namespace, claim).await? {
+            Some(volume) => subjects.push(of_volume(client, &volume).await?),
+            None => println!("\nclaim {namespace}/{claim}: it has no volume yet"),
+        }
     }
     Ok(subjects)
 }
 
 async fn of_claim(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Subject> {
-    let claim = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace).get_opt(name).await?;
-    let claim = claim.with_context(|| format!("there is no claim {namespace}/{name}"))?;
-    let volume = claim.spec.and_then(|s| s.volume_name);
+    let volume = volume_of_claim(client, namespace, name).await?;
     let volume = volume.with_context(|| format!("claim {namespace}/{name} is not bound to a volume yet"))?;
     of_volume(client, &volume).await
+}
+
+async fn volume_of_claim(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Option<String>> {
+    let claim = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace).get_opt(name).await?;
+    let claim = claim.with_context(|| format!("there is no claim {namespace}/{name}"))?;
+    Ok(claim.spec.and_then(|s| s.volume_name))
 }
 
 async fn of_volume(client: &Client, name: &str) -> anyhow::Result<Subject> {

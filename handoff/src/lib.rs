@@ -7,6 +7,7 @@ mod crd;
 mod explain;
 pub mod listen;
 mod logs;
+mod nodes;
 mod observe;
 mod serve;
 mod status;

@@ -53,6 +53,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         parts.spawn(named("worker", async move { coordinator.work().await }));
     }
     parts.spawn(named("reaper", reap(coordinator.clone())));
+    parts.spawn(named("waker", wake(coordinator.clone())));
     parts.spawn(named("new leader", look_when_leading(coordinator.clone(), leading.clone())));
     let serving = Serving::new(clock.clone());
     registry.register_collector(Box::new(Certificates::new(serving.clone(), clock)));
@@ -93,6 +94,10 @@ async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static s
 
 async fn reap(coordinator: Arc<Coordinator>) {
     coordinator.reap().await;
+}
+
+async fn wake(coordinator: Arc<Coordinator>) {
+    coordinator.wake().await;
 }
 
 async fn look_when_leading(coordinator: Arc<Coordinator>, mut leading: watch::Receiver<bool>) {
@@ -149,8 +154,8 @@ async fn serve(
 
     let tls = server_config_mtls(serving.resolver.clone(), serving.roots.clone())?;
     let (listener, stop) = (bind(args.extender_port).await?, until.clone());
-    // 5,000 nodes of 10 kB each, in full-node mode
-    let extender_limits = Limits { body: 64 << 20, ..limits("extender") };
+    // the extender bounds each body, and all of them together, itself; this only keeps its error from being ours
+    let extender_limits = Limits { body: args.extender().body.saturating_add(1 << 20), ..limits("extender") };
     servers.spawn(async move {
         listen::serve_tls(listener, tls, extender, extender_limits, stop).await.context("extender listener")
     });

@@ -7,10 +7,12 @@ use handoff_coordinator::{
     Coordinator, Parts, api::VolumeHandoff, handoffs::Handoffs, lease::Elector, metrics::Metrics, policy::Policy,
     queue::Queue,
 };
-use handoff_storage::longhorn::{DRIVER, Longhorn};
+use handoff_extender::ExtenderConfig;
+use handoff_storage::longhorn::{DRIVER, Longhorn, StorageChange};
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// The coordinator and everything around it.
 pub struct Core {
@@ -20,6 +22,7 @@ pub struct Core {
     pub elector: Elector,
     /// Times of reviews and calls.
     pub reviews: Arc<Reviews>,
+    extender: ExtenderConfig,
     /// What keeps the caches current.
     pub tasks: Vec<Task>,
 }
@@ -39,10 +42,11 @@ impl Core {
             policy,
             metrics,
             queue: caches.queue,
+            hosts_news: caches.hosts_news,
             leadership: elector.leadership(),
             identity: ObjectKey::new(&args.namespace, &args.pod_name),
         }));
-        Self { coordinator, elector, reviews, tasks: caches.tasks }
+        Self { coordinator, elector, reviews, extender: args.extender(), tasks: caches.tasks }
     }
 
     /// The webhook's routes.
@@ -53,8 +57,7 @@ impl Core {
 
     /// The extender's routes.
     pub fn extender(&self) -> Router {
-        let config = handoff_extender::ExtenderConfig::default();
-        handoff_extender::router(self.coordinator.clone(), config, self.reviews.clone())
+        handoff_extender::router(self.coordinator.clone(), self.extender, self.reviews.clone())
     }
 }
 
@@ -68,6 +71,8 @@ pub struct Caches {
     pub storage: Longhorn,
     /// Our own objects.
     pub handoffs: Cache<Handoffs>,
+    /// Told when nodes, or which volumes they can take, are not as before.
+    pub hosts_news: Arc<Notify>,
     /// What keeps the above current.
     pub tasks: Vec<Task>,
 }
@@ -80,21 +85,30 @@ impl Caches {
         let add = queue.clone();
         let by_name: OnChange<String> = Arc::new(move |volume| add.add(&volume));
         let mut tasks = vec![handoffs.watch::<VolumeHandoff>(Api::all(client.clone()), by_name)];
-        let (add, active) = (queue.clone(), handoffs.clone());
+        let hosts_news = Arc::new(Notify::new());
+        // a cordon or a readiness matters to whatever is under way, and to pods that wait for a node
+        let (add, active, news) = (queue.clone(), handoffs.clone(), hosts_news.clone());
+        let on_hosts = Arc::new(move || {
+            active.read().unfinished().for_each(|volume| add.add(volume));
+            news.notify_one();
+        });
+        let (add, hosts) = (queue.clone(), on_hosts.clone());
         let on_cluster: OnChange<Change> = Arc::new(move |change| match change {
             Change::Volume(volume) => add.add(&volume),
-            // a cordon or a readiness matters to whatever is under way
-            Change::Node(_) => active.read().unfinished().for_each(|volume| add.add(volume)),
+            Change::Node(_) => hosts(),
         });
         let (cluster, cluster_tasks) = ClusterCache::of_cluster(client, &on_cluster);
         let (add, index) = (queue.clone(), cluster.clone());
-        let on_storage: OnChange<String> = Arc::new(move |handle| {
-            let volume = index.read().volume_of_handle(DRIVER, &handle);
-            volume.iter().for_each(|v| add.add(&v.name));
+        let on_storage: OnChange<StorageChange> = Arc::new(move |change| match change {
+            StorageChange::Volume(handle) => {
+                let volume = index.read().volume_of_handle(DRIVER, &handle);
+                volume.iter().for_each(|v| add.add(&v.name));
+            }
+            StorageChange::Hosts => on_hosts(),
         });
         let (storage, storage_tasks) = Longhorn::new(client.clone(), longhorn_namespace, cluster.clone(), &on_storage);
         tasks.extend(cluster_tasks);
         tasks.extend(storage_tasks);
-        Self { queue, cluster, storage, handoffs, tasks }
+        Self { queue, cluster, storage, handoffs, hosts_news, tasks }
     }
 }

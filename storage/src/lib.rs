@@ -2,17 +2,21 @@
 //!
 //! Looking is answered from memory and never fails; doing is one small write each, idempotent, with its precondition.
 
+mod hosting;
 pub mod longhorn;
 mod model;
 
+pub use hosting::{Hosting, NewVolume};
+pub use longhorn::StorageChange;
 pub use model::{
-    AttachRequest, BackupState, BackupView, Gates, PreStageGate, ReplicaView, SnapshotView, StorageRole, VolumeState,
-    VolumeView,
+    AttachRequest, BackupState, BackupView, Gates, HostTable, PreStageGate, ReplicaView, SnapshotView, StorageRole,
+    VolumeState, VolumeView,
 };
 
 use futures::future::BoxFuture;
 use handoff_cluster::Pod;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 
 /// Why a write to the storage manager did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,8 @@ pub trait StorageManager: Send + Sync + 'static {
     fn driver(&self) -> &'static str;
     /// Watches that have not synced yet; empty when ready.
     fn missing(&self) -> Vec<&'static str>;
+    /// Watches whose picture may be out of date.
+    fn stale(&self) -> Vec<&'static str>;
     /// What is allowed on the version that runs.
     fn gates(&self) -> Gates;
 
@@ -54,6 +60,12 @@ pub trait StorageManager: Send + Sync + 'static {
     fn snapshot(&self, name: &str) -> Option<SnapshotView>;
     /// Whether the volume's data path could run on the node; the reason if not.
     fn can_host(&self, handle: &str, node: &str) -> Result<(), String>;
+    /// The same, for asking about many nodes. `None`: too little is known to refuse any.
+    fn hosting(&self, handle: &str) -> Option<Hosting>;
+    /// The same for a volume that is going to be made for a claim, with the parameters of its storage class.
+    fn hosting_of_new(&self, claim: &str, bytes: u64, parameters: &BTreeMap<String, String>) -> Option<Hosting>;
+    /// Handles of the volumes that have a backup in flight.
+    fn busy(&self) -> Vec<String>;
     /// Whether we may ask for the volume on the node before Kubernetes does; the reason if not.
     fn may_prestage(&self, handle: &str, node: &str) -> Result<(), String>;
     /// Pre-stages that carry our mark: (volume handle, node).

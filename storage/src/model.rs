@@ -1,6 +1,11 @@
 //! What is seen of a volume, its attach requests, backups and snapshots, in terms that hold for any storage manager.
 
+use hashbrown::HashMap;
 use jiff::Timestamp;
+
+/// Node → why it cannot host volumes of one kind; `None`: it can. Nodes that are not in it are not the storage
+/// manager's.
+pub type HostTable = HashMap<String, Option<String>>;
 
 /// State of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use handoff_extender::{ExtenderConfig, Outcome, Verb};
 use serde_json::{Value, json};
 
-use crate::support::{Table, data, fits, post, post_with, table, unfit};
+use crate::support::{Table, data, fits, patient, post, post_with, table, unfit};
 
 fn names(names: &[&str]) -> String {
     json!({"Pod": {"metadata": {"namespace": "shop", "name": "db-0"}, "spec": {"volumes": [
@@ -26,7 +26,7 @@ async fn filter_by_name() {
     );
     assert_eq!(answer.text, expected);
     assert_eq!(answer.observed, [(Verb::Filter, Outcome::Judged { rejected: 1 })]);
-    assert_eq!(*table.asked.lock().unwrap(), ["shop/data-db-0,db-0-scratch"]);
+    assert_eq!(table.asked(), ["shop/data-db-0,db-0-scratch"]);
 }
 
 #[tokio::test]
@@ -58,6 +58,9 @@ async fn both_forms_reject_all_nodes_only_with_a_reason_for_each() {
         let left = if file == "args-node-names" { &answer["NodeNames"] } else { &answer["Nodes"]["items"] };
         assert_eq!(left, &json!([]), "{file}");
         assert_eq!(answer["FailedAndUnresolvableNodes"].as_object().unwrap().len(), 3, "{file}");
+        let remembered = "rejected shop/db-0 e0f7a3d9-51d0-4f4c-a8ab-0b7a2f0a7e11 data-db-0,db-0-scratch \
+                          on node-1,node-2,node-3";
+        assert_eq!(table.asked().last().unwrap(), remembered, "{file}");
     }
 }
 
@@ -81,7 +84,7 @@ async fn what_is_not_ours_passes() {
         let zero = ["node-1", "node-2", "node-3"].map(|host| json!({"Host": host, "Score": 0}));
         assert_eq!(scores.json(), json!(zero), "{file}");
     }
-    assert!(without_claims.asked.lock().unwrap().is_empty(), "a pod without claims is no question");
+    assert!(without_claims.asked().is_empty(), "a pod without claims is no question");
 }
 
 #[tokio::test]
@@ -191,7 +194,7 @@ async fn malformed_arguments_are_an_error_and_never_a_rejection() {
 
 #[tokio::test]
 async fn the_blocking_pool_gives_the_same_answers() {
-    let config = ExtenderConfig { blocking_above: 0 };
+    let config = ExtenderConfig { blocking_above: 0, ..patient() };
     let table = table(&[("node-2", unfit("x")), ("node-1", fits(3))]);
     for path in ["/filter", "/prioritize"] {
         for file in ["args-node-names", "args-full-nodes"] {

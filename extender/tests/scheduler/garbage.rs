@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{Table, data, post, unfit};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().unwrap());
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().enable_time().build().unwrap());
 static FILES: LazyLock<Vec<String>> =
     LazyLock::new(|| ["args-node-names", "args-full-nodes", "args-without-claims"].map(data).into());
 

@@ -2,5 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answers;
+mod bounds;
 mod garbage;
+mod recorded;
+mod spelling;
 mod support;
+mod verbs;

@@ -8,18 +8,23 @@ mod version;
 mod view;
 mod wire;
 
-pub use store::Store;
+pub use store::{StorageChange, Store};
 
 use crate::{
-    StorageError, StorageManager,
-    model::{BackupView, Gates, PreStageGate, SnapshotView, StorageRole, VolumeView},
+    Hosting, NewVolume, StorageError, StorageManager,
+    model::{BackupView, Gates, HostTable, PreStageGate, SnapshotView, StorageRole, VolumeView},
 };
 use futures::future::BoxFuture;
 use handoff_cluster::{Cache, ClusterCache, OnChange, Pod, Task};
+use hashbrown::HashMap;
 use jiff::Timestamp;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use std::fmt::Debug;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Longhorn's CSI driver.
 pub const DRIVER: &str = "driver.longhorn.io";
@@ -30,15 +35,24 @@ pub struct Longhorn {
     namespace: String,
     cluster: ClusterCache,
     store: Cache<Store>,
+    tables: Mutex<Tables>,
+}
+
+/// What is known of hosts, for each engine image and data engine, until something changes.
+#[derive(Default)]
+struct Tables {
+    /// Of the store and of the drivers that are registered.
+    versions: (u64, u64),
+    tables: HashMap<(String, String), Arc<HostTable>>,
 }
 
 impl Longhorn {
-    /// Longhorn in `namespace`, and the tasks that keep its cache current. `on_change` is told volume names.
+    /// Longhorn in `namespace`, and the tasks that keep its cache current. `on_change` is told what changed.
     pub fn new(
         client: Client,
         namespace: &str,
         cluster: ClusterCache,
-        on_change: &OnChange<String>,
+        on_change: &OnChange<StorageChange>,
     ) -> (Self, Vec<Task>) {
         let mut store = Cache::default();
         let tasks = vec![
@@ -53,7 +67,29 @@ impl Longhorn {
             store.watch::<wire::EngineImage>(Api::namespaced(client.clone(), namespace), on_change.clone()),
             store.watch::<wire::Setting>(Api::namespaced(client.clone(), namespace), on_change.clone()),
         ];
-        (Self { client, namespace: namespace.to_owned(), cluster, store }, tasks)
+        (Self { client, namespace: namespace.to_owned(), cluster, store, tables: Mutex::default() }, tasks)
+    }
+
+    /// Which nodes can host volumes of one kind. Made anew only when something about hosts has changed: thousands of
+    /// nodes are asked about for each pod.
+    fn table(&self, store: &Store, image: &str, engine: &str) -> Arc<HostTable> {
+        let index = self.cluster.read();
+        let versions = (store.hosts_version(), index.drivers_version());
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if tables.versions != versions {
+            *tables = Tables { versions, tables: HashMap::new() };
+        }
+        let table = tables.tables.entry((image.to_owned(), engine.to_owned()));
+        let make = || Arc::new(host::table(store, |node| index.has_driver(node, DRIVER), DRIVER, image, engine));
+        table.or_insert_with(make).clone()
+    }
+
+    fn hosting_in(&self, store: &Store, handle: &str) -> Option<Hosting> {
+        let spec = &store.volumes.get(handle)?.spec;
+        let strict = spec.data_locality == "strict-local";
+        let only_on = strict.then(|| store.replicas_of(handle).map(|r| r.spec.node_id.clone()).collect());
+        let table = self.table(store, &spec.image, host::data_engine(&spec.data_engine));
+        Some(Hosting { volume: handle.to_owned(), table, only_on, new: None })
     }
 
     fn api<K>(&self) -> Api<K>
@@ -73,6 +109,10 @@ impl StorageManager for Longhorn {
         self.store.missing()
     }
 
+    fn stale(&self) -> Vec<&'static str> {
+        self.store.stale()
+    }
+
     fn gates(&self) -> Gates {
         version::gates(&self.store.read())
     }
@@ -90,10 +130,52 @@ impl StorageManager for Longhorn {
     }
 
     fn can_host(&self, handle: &str, node: &str) -> Result<(), String> {
-        if !self.cluster.read().has_driver(node, DRIVER) {
-            return Err(format!("the CSI driver {DRIVER} is not registered on {node}"));
+        let store = self.store.read();
+        let volume = store.volumes.get(handle).ok_or_else(|| format!("Longhorn has no volume {handle}"))?;
+        if volume.spec.data_engine != "v2" && host::image_of(&store, &volume.spec.image).is_none() {
+            return Err(format!("engine image {} is unknown", volume.spec.image));
         }
-        host::can_host(&self.store.read(), handle, node)
+        self.hosting_in(&store, handle).map_or(Ok(()), |hosting| hosting.check(node))
+    }
+
+    fn hosting(&self, handle: &str) -> Option<Hosting> {
+        let store = self.store.read();
+        let spec = &store.volumes.get(handle)?.spec;
+        // an image that our watch has not shown yet says nothing about nodes, nor does an empty list of nodes
+        let known = spec.data_engine == "v2" || host::image_of(&store, &spec.image).is_some();
+        if !known || store.nodes.is_empty() {
+            return None;
+        }
+        self.hosting_in(&store, handle)
+    }
+
+    fn hosting_of_new(&self, claim: &str, bytes: u64, parameters: &BTreeMap<String, String>) -> Option<Hosting> {
+        let store = self.store.read();
+        if store.nodes.is_empty() {
+            return None;
+        }
+        let parameter = |name: &str| parameters.get(name).map_or("", String::as_str);
+        let setting = |name: &str| store.settings.get(name).map_or("", |s| s.value.as_str());
+        let engine = host::data_engine(parameter("dataEngine"));
+        let image = setting("default-engine-image");
+        if engine != "v2" && host::image_of(&store, image).is_none() {
+            return None;
+        }
+        let locality =
+            Some(parameter("dataLocality")).filter(|l| !l.is_empty()).unwrap_or(setting("default-data-locality"));
+        // tags narrow down the disks in ways that are not looked at here
+        let tagged = ["diskSelector", "nodeSelector"].iter().any(|tags| !parameter(tags).is_empty());
+        let has_room =
+            |(name, node): (&String, &wire::Node)| (host::room(&store, node, engine) >= bytes).then(|| name.clone());
+        let room_on = (!tagged).then(|| store.nodes.iter().filter_map(has_room).collect());
+        let new = Some(NewVolume { bytes, room_on, must_be_local: locality == "strict-local" });
+        Some(Hosting { volume: claim.to_owned(), table: self.table(&store, image, engine), only_on: None, new })
+    }
+
+    fn busy(&self) -> Vec<String> {
+        let store = self.store.read();
+        let busy = store.backups.values().filter(|b| view::in_flight(b)).filter_map(Store::volume_of);
+        busy.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn may_prestage(&self, handle: &str, node: &str) -> Result<(), String> {

@@ -30,6 +30,16 @@ pub struct Store {
     backups_of: Names,
     engines_of: Names,
     replicas_of: Names,
+    hosts_version: u64,
+}
+
+/// What an event touched, as far as others care.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StorageChange {
+    /// Something around the volume with this CSI handle.
+    Volume(String),
+    /// Which nodes can host volumes.
+    Hosts,
 }
 
 /// Volume name → names of its parts.
@@ -46,6 +56,11 @@ impl Store {
         named(&self.backups_of, volume).filter_map(|name| self.backups.get(name))
     }
 
+    /// The volume of a backup.
+    pub fn volume_of(backup: &Backup) -> Option<String> {
+        backup.metadata.labels.as_ref()?.get(BACKUP_VOLUME).cloned()
+    }
+
     /// Engines of a volume.
     pub fn engines_of(&self, volume: &str) -> impl Iterator<Item = &Engine> {
         named(&self.engines_of, volume).filter_map(|name| self.engines.get(name))
@@ -54,6 +69,18 @@ impl Store {
     /// Replicas of a volume.
     pub fn replicas_of(&self, volume: &str) -> impl Iterator<Item = &Replica> {
         named(&self.replicas_of, volume).filter_map(|name| self.replicas.get(name))
+    }
+}
+
+impl Store {
+    /// Changes whenever a node's ability to host a volume may have changed.
+    pub fn hosts_version(&self) -> u64 {
+        self.hosts_version
+    }
+
+    fn hosts_changed(&mut self) -> Vec<StorageChange> {
+        self.hosts_version += 1;
+        vec![StorageChange::Hosts]
     }
 }
 
@@ -71,38 +98,62 @@ fn unlink(names: &mut Names, volume: &str, part: &str) {
 }
 
 /// How a kind is kept: in which map, for which volume it is news, and in which names of that volume it is listed.
-/// A change is told as the name of the volume it belongs to.
+/// A change is told as the name of the volume it belongs to. Kinds that say which nodes can host volumes end in
+/// `hosts` and what of an object decides that.
 macro_rules! cached {
+    ($kind:ty, $watch:literal, $map:ident, hosts $decides:expr) => {
+        impl Cached<Store> for $kind {
+            type Change = StorageChange;
+            const WATCH: &'static str = $watch;
+            fn put(self, store: &mut Store) -> Vec<StorageChange> {
+                let name = self.metadata.name.clone().unwrap_or_default();
+                let same = store.$map.get(&name).is_some_and(|old| $decides(old) == $decides(&self));
+                store.$map.insert(name, self);
+                if same { Vec::new() } else { store.hosts_changed() }
+            }
+            fn remove(store: &mut Store, key: &ObjectKey) -> Vec<StorageChange> {
+                let gone = store.$map.remove(&key.name);
+                gone.map(|_| store.hosts_changed()).unwrap_or_default()
+            }
+            keys!($kind, $map);
+        }
+    };
     ($kind:ty, $watch:literal, $map:ident, $volume:expr $(, $names:ident)?) => {
         impl Cached<Store> for $kind {
-            type Change = String;
+            type Change = StorageChange;
             const WATCH: &'static str = $watch;
-            fn put(self, store: &mut Store) -> Vec<String> {
+            fn put(self, store: &mut Store) -> Vec<StorageChange> {
                 let name = self.metadata.name.clone().unwrap_or_default();
                 let volume: Option<String> = $volume(&self);
                 $(if let Some(volume) = &volume {
                     store.$names.entry(volume.clone()).or_default().insert(name.clone());
                 })?
                 store.$map.insert(name, self);
-                volume.into_iter().collect()
+                volume.map(StorageChange::Volume).into_iter().collect()
             }
-            fn remove(store: &mut Store, key: &ObjectKey) -> Vec<String> {
+            fn remove(store: &mut Store, key: &ObjectKey) -> Vec<StorageChange> {
                 let Some(old) = store.$map.remove(&key.name) else { return Vec::new() };
                 let volume: Option<String> = $volume(&old);
                 $(if let Some(volume) = &volume {
                     unlink(&mut store.$names, volume, &key.name);
                 })?
-                volume.into_iter().collect()
+                volume.map(StorageChange::Volume).into_iter().collect()
             }
-            fn keys(store: &Store) -> Vec<ObjectKey> {
-                let key = |o: &$kind| {
-                    ObjectKey::new(
-                        o.metadata.namespace.clone().unwrap_or_default(),
-                        o.metadata.name.clone().unwrap_or_default(),
-                    )
-                };
-                store.$map.values().map(key).collect()
-            }
+            keys!($kind, $map);
+        }
+    };
+}
+
+macro_rules! keys {
+    ($kind:ty, $map:ident) => {
+        fn keys(store: &Store) -> Vec<ObjectKey> {
+            let key = |o: &$kind| {
+                ObjectKey::new(
+                    o.metadata.namespace.clone().unwrap_or_default(),
+                    o.metadata.name.clone().unwrap_or_default(),
+                )
+            };
+            store.$map.values().map(key).collect()
         }
     };
 }
@@ -111,15 +162,20 @@ cached!(Volume, "volumes.longhorn.io", volumes, |v: &Volume| v.metadata.name.clo
 cached!(Engine, "engines.longhorn.io", engines, |e: &Engine| Some(e.spec.volume_name.clone()), engines_of);
 cached!(Replica, "replicas.longhorn.io", replicas, |r: &Replica| Some(r.spec.volume_name.clone()), replicas_of);
 cached!(Attachment, "volumeattachments.longhorn.io", attachments, |a: &Attachment| a.metadata.name.clone());
-cached!(
-    Backup,
-    "backups.longhorn.io",
-    backups,
-    |b: &Backup| b.metadata.labels.as_ref().and_then(|l| l.get(BACKUP_VOLUME).cloned()),
-    backups_of
-);
+cached!(Backup, "backups.longhorn.io", backups, Store::volume_of, backups_of);
 cached!(Snapshot, "snapshots.longhorn.io", snapshots, |_: &Snapshot| None);
-cached!(Node, "nodes.longhorn.io", nodes, |_: &Node| None);
-cached!(InstanceManager, "instancemanagers.longhorn.io", instance_managers, |_: &InstanceManager| None);
-cached!(EngineImage, "engineimages.longhorn.io", engine_images, |_: &EngineImage| None);
 cached!(Setting, "settings.longhorn.io", settings, |_: &Setting| None);
+// free space changes all the time and is looked up when it is needed
+cached!(Node, "nodes.longhorn.io", nodes, hosts |n: &Node| n.not_ready().map(ToOwned::to_owned));
+cached!(
+    InstanceManager,
+    "instancemanagers.longhorn.io",
+    instance_managers,
+    hosts | m: &InstanceManager | (m.spec.clone(), m.is_up())
+);
+cached!(
+    EngineImage,
+    "engineimages.longhorn.io",
+    engine_images,
+    hosts | i: &EngineImage | (i.spec.clone(), i.status.clone())
+);

@@ -69,15 +69,7 @@ pub fn backup(backup: &Backup) -> Option<BackupView> {
         name: backup.metadata.name.clone()?,
         uid: backup.metadata.uid.clone().unwrap_or_default(),
         resource_version: backup.metadata.resource_version.clone().unwrap_or_default(),
-        state: match status.state.as_str() {
-            _ if backup.metadata.deletion_timestamp.is_some() => BackupState::Deleting,
-            "Completed" => BackupState::Completed,
-            "Error" | "Unknown" => BackupState::Lost,
-            "InProgress" => BackupState::Running,
-            // a time of synchronisation without a final state: Longhorn will not take it up again
-            _ if status.last_synced_at.0.is_some() => BackupState::Lost,
-            _ => BackupState::Queued,
-        },
+        state: state(backup),
         progress: u8::try_from(status.progress.clamp(0, 100)).unwrap_or_default(),
         snapshot: spec.snapshot_name.clone(),
         // one target, called default, before 1.8
@@ -91,6 +83,23 @@ pub fn backup(backup: &Backup) -> Option<BackupView> {
         created: backup.metadata.creation_timestamp.as_ref().map(|t| t.0),
         uploaded_bytes: status.newly_upload_data_size.parse().ok(),
     })
+}
+
+fn state(backup: &Backup) -> BackupState {
+    match backup.status.state.as_str() {
+        _ if backup.metadata.deletion_timestamp.is_some() => BackupState::Deleting,
+        "Completed" => BackupState::Completed,
+        "Error" | "Unknown" => BackupState::Lost,
+        "InProgress" => BackupState::Running,
+        // a time of synchronisation without a final state: Longhorn will not take it up again
+        _ if backup.status.last_synced_at.0.is_some() => BackupState::Lost,
+        _ => BackupState::Queued,
+    }
+}
+
+/// Made from a snapshot here, and a move now could interrupt it.
+pub fn in_flight(backup: &Backup) -> bool {
+    !backup.spec.snapshot_name.is_empty() && matches!(state(backup), BackupState::Queued | BackupState::Running)
 }
 
 pub fn snapshot(snapshot: &Snapshot) -> SnapshotView {

@@ -35,7 +35,7 @@ macro_rules! kind {
 /// Declares the spec or status of a kind; absent and null fields are empty.
 macro_rules! part {
     ($name:ident { $($(#[$attr:meta])* $field:ident : $ty:ty),* $(,)? }) => {
-        #[derive(Clone, Debug, Default, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         #[allow(missing_docs)]
         pub struct $name { $(#[serde(deserialize_with = "nullable")] $(#[$attr])* pub $field: $ty),* }
@@ -135,9 +135,25 @@ part!(SnapshotStatus { ready_to_use: bool, mark_removed: bool, creation_time: Ti
 
 kind!(
     /// A node as Longhorn sees it; name equals the Kubernetes node's.
-    Node, "Node", "nodes" { status: NodeStatus });
-part!(NodeStatus { conditions: Vec<Condition> });
+    Node, "Node", "nodes" { spec: NodeSpec, status: NodeStatus });
+part!(NodeSpec { allow_scheduling: bool, eviction_requested: bool, disks: BTreeMap<String, DiskSpec> });
+part!(DiskSpec { disk_type: String, allow_scheduling: bool, eviction_requested: bool, storage_reserved: i64 });
+part!(NodeStatus { conditions: Vec<Condition>, disk_status: BTreeMap<String, DiskStatus> });
+part!(DiskStatus {
+    conditions: Vec<Condition>,
+    storage_maximum: i64,
+    storage_available: i64,
+    storage_scheduled: i64
+});
 part!(Condition { r#type: String, status: String, reason: String });
+
+impl Node {
+    /// Why the node is not ready, if it is not.
+    pub fn not_ready(&self) -> Option<&str> {
+        let ready = self.status.conditions.iter().find(|c| c.r#type == "Ready")?;
+        (ready.status != "True").then_some(ready.reason.as_str())
+    }
+}
 
 kind!(
     /// The process that runs engines and replicas of a node.
@@ -149,6 +165,13 @@ part!(InstanceManagerSpec {
     data_engine: String
 });
 part!(InstanceManagerStatus { current_state: String });
+
+impl InstanceManager {
+    /// It runs engines, or is about to.
+    pub fn is_up(&self) -> bool {
+        matches!(self.status.current_state.as_str(), "running" | "starting")
+    }
+}
 
 kind!(
     /// An engine image.
