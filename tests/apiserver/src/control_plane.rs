@@ -26,6 +26,8 @@ pub enum User {
     Handoff,
     /// kube-scheduler.
     Scheduler,
+    /// The second kube-scheduler's service account.
+    SecondScheduler,
     /// kube-controller-manager.
     ControllerManager,
     /// The kubelet of a node.
@@ -37,7 +39,8 @@ pub const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
 impl User {
     fn all() -> impl Iterator<Item = Self> {
-        [Self::Admin, Self::Handoff, Self::Scheduler, Self::ControllerManager].into_iter().chain(NODES.map(Self::Node))
+        let fixed = [Self::Admin, Self::Handoff, Self::Scheduler, Self::SecondScheduler, Self::ControllerManager];
+        fixed.into_iter().chain(NODES.map(Self::Node))
     }
 
     fn token(self) -> String {
@@ -50,6 +53,10 @@ impl User {
             Self::Admin => ("admin".to_owned(), "system:masters"),
             Self::Handoff => (
                 "system:serviceaccount:handoff-system:handoff".to_owned(),
+                "system:serviceaccounts,system:serviceaccounts:handoff-system",
+            ),
+            Self::SecondScheduler => (
+                "system:serviceaccount:handoff-system:handoff-scheduler".to_owned(),
                 "system:serviceaccounts,system:serviceaccounts:handoff-system",
             ),
             Self::Scheduler => ("system:kube-scheduler".to_owned(), ""),

@@ -3,14 +3,17 @@
 use super::outage::scheduled;
 use crate::{
     bench::{Bench, SOON},
-    control_plane::NODES,
+    control_plane::{NODES, User},
     http::{Read, eventually},
     mtls, scheduler,
     world::{Volume, core, longhorn, pod},
 };
 use anyhow::Result;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// Here the webhook leaves pods alone, so that what is seen is the extender's doing.
 const NS: &str = "kube-system";
@@ -53,10 +56,28 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let files = scheduler::write_files(bench).await?;
     certificates(bench, &files).await?;
     webhook_only(bench).await?;
-    let _scheduler =
-        scheduler::start(bench, "scheduler-extender", &files, "scheduler-config.yaml", |text| text).await?;
+    let scheduler = scheduler::start(bench, "scheduler-extender", &files, "scheduler-config.yaml", |text| text).await?;
     filter(bench).await?;
-    prioritize(bench).await
+    prioritize(bench).await?;
+    second(bench, &files).await?;
+    drop(scheduler);
+    let _scheduler = scheduler::start(bench, "scheduler-verbs", &files, "scheduler-config.yaml", all_verbs).await?;
+    bind(bench).await?;
+    preempt(bench).await
+}
+
+/// The configuration with the two verbs that are optional.
+fn all_verbs(text: String) -> String {
+    let mut text = text;
+    for verb in ["preempt", "bind"] {
+        let named = format!("{verb}Verb: {verb}");
+        let is_on = |line: &str| line.trim_start().starts_with(&named);
+        if !text.lines().any(is_on) {
+            text =
+                text.replace("  prioritizeVerb: prioritize\n", &format!("  prioritizeVerb: prioritize\n  {named}\n"));
+        }
+    }
+    text
 }
 
 /// Tier 1: no extender anywhere.
@@ -111,6 +132,22 @@ async fn filter(bench: &mut Bench) -> Result<()> {
         why && calls > 0,
         format!("{calls} calls, {message}"),
     );
+    // quiet: what wakes the pod then is not its own first attempts
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let began = Instant::now();
+    bench.world.instance_manager("node-b", "running").await?;
+    let node = scheduled(bench, NS, "filtered").await?;
+    let took = began.elapsed();
+    let saw = format!(
+        "{} after {:.2} s; by itself the scheduler looks again after 5 min",
+        node.as_deref().unwrap_or("nowhere"),
+        took.as_secs_f64()
+    );
+    bench.report.check(
+        "the pod is woken when a node becomes able, and goes there",
+        node.as_deref() == Some("node-b"),
+        saw,
+    );
     all_managers(bench, "running").await
 }
 
@@ -130,5 +167,79 @@ async fn prioritize(bench: &mut Bench) -> Result<()> {
         held,
         format!("{} in {calls} calls", found.join(", ")),
     );
+    Ok(())
+}
+
+/// Tier 2: a scheduler of its own, with the rights that its manifests give it, beside the cluster's.
+async fn second(bench: &mut Bench, files: &Path) -> Result<()> {
+    let manifests = bench.deploy.join("scheduler/second");
+    bench.plane.kubectl_ok(&["apply", "-k", &manifests.display().to_string()]).await?;
+    std::fs::copy(manifests.join("scheduler-config.yaml"), files.join("second.yaml"))?;
+    let kubeconfig = bench.plane.kubeconfig(User::SecondScheduler)?;
+    let directory = files.display().to_string();
+    let _scheduler = scheduler::start(bench, "scheduler-second", files, "second.yaml", |text| {
+        // in a pod these two are mounted
+        format!("clientConnection: {{kubeconfig: {kubeconfig}}}\n{}", text.replace("/etc/handoff", &directory))
+    })
+    .await?;
+    let before = bench.replicas.calls(&["hook=\"filter\""]).await?;
+    let mut new = waiting(bench, NS, "second", "node-c").await?;
+    new["spec"]["schedulerName"] = json!("handoff-scheduler");
+    bench.admin.create(&core(NS, "pods", ""), &new).await?;
+    let node = scheduled(bench, NS, "second").await?;
+    let calls = bench.replicas.calls(&["hook=\"filter\""]).await? - before;
+    let saw = format!("{calls} calls, bound to {}", node.as_deref().unwrap_or("nothing"));
+    bench.report.check(
+        "second scheduler: it asks, and binds the pod",
+        calls > 0 && node.as_deref() == Some("node-c"),
+        saw,
+    );
+    Ok(())
+}
+
+async fn bind(bench: &mut Bench) -> Result<()> {
+    let rights = bench.deploy.join("scheduler/bind").display().to_string();
+    bench.plane.kubectl_ok(&["apply", "-k", &rights]).await?;
+    let before = bench.replicas.calls(&["hook=\"bind\""]).await?;
+    let new = waiting(bench, NS, "bound", "node-c").await?;
+    bench.admin.create(&core(NS, "pods", ""), &new).await?;
+    let node = scheduled(bench, NS, "bound").await?;
+    let calls = bench.replicas.calls(&["hook=\"bind\""]).await? - before;
+    let saw = format!("{calls} calls, bound to {}", node.as_deref().unwrap_or("nothing"));
+    bench.report.check("bind: Handoff binds the pod", calls == 1 && node.as_deref() == Some("node-c"), saw);
+    Ok(())
+}
+
+/// Every node is full. The scheduler alone would take the pod of the lowest priority, which is just being backed up.
+async fn preempt(bench: &mut Bench) -> Result<()> {
+    let ns = "preempt";
+    bench.world.namespace(ns).await?;
+    for (name, value) in [("middle", 10), ("high", 1000)] {
+        let class = json!({"metadata": {"name": name}, "value": value});
+        bench.world.create("/apis/scheduling.k8s.io/v1/priorityclasses", class).await?;
+    }
+    let full = json!({"requests": {"cpu": "60"}});
+    for node in NODES {
+        let volume = Volume::new(ns, &format!("data-{node}"));
+        bench.world.volume(&volume, node, &[node]).await?;
+        let mut victim = pod(ns, node, &[&volume.claim]);
+        victim["spec"]["containers"][0]["resources"] = full.clone();
+        if node == "node-a" {
+            bench.world.backup(&volume, "b-preempt", 40).await?;
+        } else {
+            victim["spec"]["priorityClassName"] = json!("middle");
+        }
+        bench.world.running(&victim, node).await?;
+    }
+    let before = bench.replicas.calls(&["hook=\"preempt\""]).await?;
+    let mut new = waiting(bench, ns, "important", "node-a").await?;
+    new["spec"]["priorityClassName"] = json!("high");
+    new["spec"]["containers"][0]["resources"] = full;
+    bench.admin.create(&core(ns, "pods", ""), &new).await?;
+    let node = scheduled(bench, ns, "important").await?;
+    let calls = bench.replicas.calls(&["hook=\"preempt\""]).await? - before;
+    let saw = format!("{calls} calls, room was made on {}", node.as_deref().unwrap_or("no node"));
+    let spared = calls > 0 && node.as_deref().is_some_and(|n| n != "node-a");
+    bench.report.check("preempt: a pod that is being backed up is spared", spared, saw);
     Ok(())
 }
