@@ -22,7 +22,12 @@ use passage::Passage;
 
 /// `interrupt`: whether every claim held.
 pub async fn run(bench: &Bench, args: &InterruptArgs) -> Result<bool> {
+    let nodes = bench.nodes.len();
     let ways = if args.only.is_empty() { Way::value_variants().to_vec() } else { args.only.clone() };
+    let (ways, left_out): (Vec<_>, Vec<_>) = ways.into_iter().partition(|way| way.needs_nodes() <= nodes);
+    for way in left_out {
+        println!("left out: {} needs {} nodes with storage, there are {nodes}", way.name(), way.needs_nodes());
+    }
     if bench.lab.is_none() && ways.iter().any(|way| way.needs_lab()) {
         let names = ways.iter().filter(|way| way.needs_lab()).map(|way| way.name()).collect::<Vec<_>>();
         bail!("these need --lab, as they act on processes or on the S3 server: {}", names.join(", "));

@@ -2,6 +2,7 @@
 
 use super::passage::Scene;
 use crate::{
+    backup,
     bench::Bench,
     cluster::{NODE, POD, PRIORITY_CLASS, Read, STATEFULSET, until},
     report::Claim,
@@ -111,17 +112,29 @@ fn millis(quantity: &str) -> Option<i64> {
 
 /// To the other node and, before the backup is complete, back.
 pub async fn there_and_back(scene: &Scene<'_>) -> Result<Vec<Claim>> {
-    let (bench, home) = (scene.bench, scene.workload.node.as_str());
     delete(scene).await?;
-    let there = workload::running(&bench.cluster).await?;
-    settle::uncordon(bench).await?;
-    let owed = crate::backup::state(&bench.cluster, scene.backup).await?;
+    settle::uncordon(scene.bench).await?;
+    move_again(scene, |node| node == scene.workload.node).await
+}
+
+/// To another node and, before the backup is complete, to a third.
+pub async fn onward(scene: &Scene<'_>) -> Result<Vec<Claim>> {
+    delete(scene).await?;
+    move_again(scene, |node| node != scene.workload.node).await
+}
+
+/// A second move, from where the first one led.
+async fn move_again(scene: &Scene<'_>, wanted: impl Fn(&str) -> bool) -> Result<Vec<Claim>> {
+    let cluster = &scene.bench.cluster;
+    let there = workload::running(cluster).await?;
+    let owed = backup::state(cluster, scene.backup).await?;
     let still = Claim::new("the backup was still owed at the second move", owed.word != "Completed", owed.word);
-    cordon(bench, &there.node).await?;
+    cordon(scene.bench, &there.node).await?;
     kubectl(&["delete", "pod", "-n", NAMESPACE_NAME, &there.pod, "--wait=false"]).await?;
-    until(LIMIT, "the pod to be back", async || {
-        let back = workload::running(&bench.cluster).await;
-        Ok((!back.is_ok_and(|now| now.node == home && now.uid != there.uid)).then(|| "not ready there".to_owned()))
+    until(LIMIT, "the pod to run after its second move", async || {
+        let now = workload::running(cluster).await;
+        let arrived = now.is_ok_and(|now| now.node != there.node && now.uid != there.uid && wanted(&now.node));
+        Ok((!arrived).then(|| "not ready there".to_owned()))
     })
     .await?;
     Ok(vec![still])

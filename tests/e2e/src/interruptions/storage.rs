@@ -79,7 +79,9 @@ pub async fn one_replica_elsewhere(bench: &Bench) -> Result<()> {
     cluster.merge(&LH_VOLUME, &cluster.longhorn, &before.handle, &patch).await?;
     let labels = format!("longhornvolume={}", before.handle);
     let replicas = cluster.list(&LH_REPLICA, &cluster.longhorn, &labels).await?;
-    for extra in replicas.iter().filter(|r| r.text("/spec/nodeID") == before.node) {
+    let kept = replicas.iter().find(|r| r.text("/spec/nodeID") != before.node);
+    let kept = kept.context("all replicas are beside the pod")?.name();
+    for extra in replicas.iter().filter(|r| r.name() != kept) {
         cluster.delete(&LH_REPLICA, &cluster.longhorn, extra.name()).await?;
     }
     until(LIMIT, "one replica, on the other node", async || {

@@ -30,6 +30,8 @@ pub enum Way {
     HandoffDown,
     /// Two moves in a row while the backup is still owed: there and back.
     ThereAndBack,
+    /// Two moves in a row while the backup is still owed: to a third node.
+    Onward,
     /// Scaled to zero with a backup in flight, and back on another node.
     ScaledToZero,
     /// Two backups of the volume in flight.
@@ -93,6 +95,11 @@ impl Way {
         matches!(self, PowerLoss | ReplicaKilled | InstanceManagerKilled | TargetDown)
     }
 
+    /// Nodes with storage that it takes.
+    pub fn needs_nodes(self) -> usize {
+        if self == Self::Onward { 3 } else { 2 }
+    }
+
     /// What must be seen.
     pub fn expected(self) -> Expected {
         let usual = Expected { moves: true, interrupted: true, end: End::Completed, few_blocks: true };
@@ -148,6 +155,7 @@ impl Way {
             Self::TargetDown => storage::target_down(scene).await,
             Self::HandoffDown => nodes::drain_without_handoff(scene).await,
             Self::ThereAndBack => pods::there_and_back(scene).await,
+            Self::Onward => pods::onward(scene).await,
             Self::ScaledToZero => pods::scale_to_zero_and_back(scene).await,
             Self::CsiSnapshot => owed::csi_snapshot(scene).await,
             Self::TwoBackups => owed::two_backups(scene).await,
