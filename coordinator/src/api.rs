@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 /// API group.
 pub const GROUP: &str = "volumehandoff.io";
 
+/// Annotation, written by the agent of the node that is left: the volume is unstaged there. The value is
+/// `spec.triggeredAt` of the move it is about.
+pub const UNSTAGED: &str = "volumehandoff.io/unstaged";
+
 /// What was seen and is owed.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[kube(
@@ -310,6 +314,19 @@ impl VolumeHandoff {
     pub fn owed(&self) -> impl Iterator<Item = &Checkpoint> {
         let resumes = self.status.as_ref().map(|s| s.resumes.as_slice()).unwrap_or_default();
         self.spec.checkpoints.iter().filter(move |c| !is_done(resumes, &c.backup))
+    }
+
+    /// The agent of the left node saw the volume unstaged during this move.
+    pub fn is_unstaged(&self) -> bool {
+        let said = self.metadata.annotations.as_ref().and_then(|a| a.get(UNSTAGED));
+        said.is_some_and(|said| *said == self.spec.triggered_at.to_string())
+    }
+
+    /// The workload of this move runs again.
+    pub fn workload_is_ready(&self) -> bool {
+        let of_this_move = |s: &&VolumeHandoffStatus| s.move_started_at == Some(self.spec.triggered_at);
+        let status = self.status.as_ref().filter(of_this_move);
+        status.is_some_and(|s| s.timeline.iter().any(|step| step.what == "WorkloadReady"))
     }
 
     /// Nothing is owed and the move is over.

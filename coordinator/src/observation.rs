@@ -19,6 +19,8 @@ pub struct Observation {
     pub attachments: Vec<Arc<Attachment>>,
     /// For each node that a pod of the volume is bound to: why we may not pre-stage there, if so.
     pub refusals: BTreeMap<String, String>,
+    /// The volume is unstaged on the node that is left: seen by an agent there, in this move.
+    pub unstaged: bool,
     /// All nodes that are cordoned.
     pub cordoned: Vec<String>,
     /// Nodes on which a pod of the volume may well be scheduled and the volume may be pre-staged, best first: those

@@ -181,6 +181,7 @@ impl Coordinator {
         let due = detect::next_due(handoff.as_ref(), &obs, &self.policy, now);
         let due = due.map(|at| at.duration_since(now).unsigned_abs());
         let Some(handoff) = handoff else { return due };
+        obs.unstaged = handoff.is_unstaged();
         if obs.workload().is_none() && !handoff.is_finished() {
             obs.candidates = self.candidates(&volume, &obs);
         }
@@ -387,12 +388,29 @@ impl Coordinator {
             Action::Reset { backup, resource_version, node } => {
                 self.storage.reset(backup, resource_version, node).await
             }
+            Action::ReleaseAttachment { attachment, node } => self.release_attachment(attachment, node).await,
             Action::WakeAttacher { attachment } => self.wake_attacher(attachment).await,
             Action::Tell { warning, reason, note } => {
                 self.teller.tell(handoff, obs, *warning, reason, note).await;
                 Ok(())
             }
             Action::Forget => self.forget(handoff).await,
+        }
+    }
+
+    /// Deletes a `VolumeAttachment` if it still is what was judged: for this node, and not deleted already.
+    async fn release_attachment(&self, attachment: &str, node: &str) -> Result<(), StorageError> {
+        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
+        let failed = |source| StorageError::Api { what: format!("VolumeAttachment {attachment}"), source };
+        let found = api.get_opt(attachment).await.map_err(failed)?;
+        let judged = |a: &VolumeAttachment| a.spec.node_name == node && a.metadata.deletion_timestamp.is_none();
+        let Some(found) = found.filter(judged) else { return Ok(()) };
+        let preconditions = Preconditions { uid: found.uid(), resource_version: found.resource_version() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match api.delete(attachment, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(source) => Err(failed(source)),
         }
     }
 
@@ -429,6 +447,7 @@ impl Action {
         match self {
             Self::PlacePreStage { .. } => "PlacePreStage",
             Self::WithdrawPreStage { .. } => "WithdrawPreStage",
+            Self::ReleaseAttachment { .. } => "ReleaseAttachment",
             Self::WakeAttacher { .. } => "WakeAttacher",
             Self::Probe { .. } => "Probe",
             Self::Reset { .. } => "Reset",

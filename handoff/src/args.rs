@@ -23,6 +23,8 @@ pub struct Args {
 pub enum Command {
     /// Run the webhook, the extender and the controller.
     Serve(Box<ServeArgs>),
+    /// Run on a node: say when a volume that leaves it is unstaged.
+    Agent(AgentArgs),
     /// List all handoffs, or watch one line per volume.
     Status(StatusArgs),
     /// Say what holds a pod, what is owed and what happens next.
@@ -168,6 +170,23 @@ impl ServeArgs {
             ..ExtenderConfig::default()
         }
     }
+}
+
+/// `handoff agent`.
+#[derive(Debug, Parser)]
+pub struct AgentArgs {
+    /// Name of this node.
+    #[arg(long, env = "NODE_NAME")]
+    pub node: String,
+    /// The directory under which the kubelet stages CSI volumes, which must be mounted here under the same path.
+    #[arg(long, env = "HANDOFF_KUBELET_PLUGINS", default_value = "/var/lib/kubelet/plugins/kubernetes.io/csi")]
+    pub plugins: String,
+    /// Format of the log.
+    #[arg(long, env = "HANDOFF_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+    /// Level of the log.
+    #[arg(long, env = "HANDOFF_LOG", default_value = "info,kube_client=warn")]
+    pub log: String,
 }
 
 /// `handoff status`.

@@ -1,6 +1,7 @@
 //! The parts of the binary: flags, wiring, listeners. A library, so that the programs that measure run the very same
 //! listener and wiring as `handoff serve`.
 
+mod agent;
 mod args;
 mod clock;
 mod crd;
@@ -23,6 +24,7 @@ use args::Command;
 pub async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Serve(args) => serve::run(*args).await,
+        Command::Agent(args) => agent::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Crd => crd::print(),

@@ -77,13 +77,16 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     ended
 }
 
-/// In a pod the API server is named by the environment: a static binary cannot rely on the resolver.
+/// Where the API server is. In a pod it is named by the environment: a static binary cannot rely on the resolver.
+pub(crate) async fn cluster() -> anyhow::Result<Config> {
+    match Config::incluster_env() {
+        Ok(config) => Ok(config),
+        Err(_) => Config::infer().await.context("no cluster: neither in a pod nor is there a kubeconfig"),
+    }
+}
+
 async fn client(clock: &Arc<ApiClock>) -> anyhow::Result<Client> {
-    let config = match Config::incluster_env() {
-        Ok(config) => config,
-        Err(_) => Config::infer().await.context("no cluster: neither in a pod nor is there a kubeconfig")?,
-    };
-    let builder = ClientBuilder::try_from(config).context("cannot make an API client")?;
+    let builder = ClientBuilder::try_from(cluster().await?).context("cannot make an API client")?;
     Ok(builder.with_layer(&layer_fn(|service| noting(clock, service))).build())
 }
 
@@ -175,7 +178,7 @@ async fn serve(
     Ok(servers)
 }
 
-async fn termination() {
+pub(crate) async fn termination() {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         tracing::error!("cannot listen for signals; stop this process with SIGKILL");
         return std::future::pending().await;

@@ -5,6 +5,7 @@
 //! next one reads the journal, sees that the action's effect is missing, and does it again.
 
 mod movement;
+mod release;
 mod resume;
 
 use crate::{
@@ -31,6 +32,13 @@ pub enum Action {
     /// Take our request for the node back, if it is still ours.
     WithdrawPreStage {
         /// The node.
+        node: String,
+    },
+    /// Delete the `VolumeAttachment` of the node that is left: the volume is unstaged there and asked for elsewhere.
+    ReleaseAttachment {
+        /// Its name.
+        attachment: String,
+        /// The node it must be for.
         node: String,
     },
     /// Touch a `VolumeAttachment` so that the attacher tries again now instead of after its back-off.
@@ -99,6 +107,7 @@ pub fn decide(
     let mut draft = Draft { spec, obs, policy, now, status, actions, wake_at: None };
     draft.begin_move();
     draft.follow_move();
+    draft.release();
     draft.resume_backups();
     draft.conclude();
     Decision { status: draft.status, actions: draft.actions, wake_at: draft.wake_at }

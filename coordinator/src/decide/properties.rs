@@ -23,6 +23,7 @@ struct Seen {
     backups: Vec<(BackupState, Option<u16>)>,
     snapshots: bool,
     refused: bool,
+    unstaged: bool,
     cordoned: Vec<u8>,
     candidates: Vec<u8>,
     after_millis: u32,
@@ -46,11 +47,12 @@ prop_compose! {
         ), 0..3),
         snapshots in prop::bool::weighted(0.9),
         refused in prop::bool::weighted(0.1),
+        unstaged in any::<bool>(),
         cordoned in prop::collection::vec(0_u8..3, 0..2),
         candidates in prop::collection::vec(0_u8..3, 0..3),
         after_millis in 0_u32..40_000,
     ) -> Seen {
-        Seen { pods, volume, backups, snapshots, refused, cordoned, candidates, after_millis }
+        Seen { pods, volume, backups, snapshots, refused, unstaged, cordoned, candidates, after_millis }
     }
 }
 
@@ -79,6 +81,7 @@ fn observe(seen: &Seen) -> Observation {
         } else {
             [].into()
         },
+        unstaged: seen.unstaged,
         cordoned: seen.cordoned.iter().map(|&n| node(n)).collect(),
         candidates: if seen.refused { vec![] } else { seen.candidates.iter().map(|&n| node(n)).collect() },
     }

@@ -93,10 +93,10 @@ pub(crate) fn place(node: &str) -> Action {
 }
 
 /// A story: one observation after another, the journal carried along.
-struct Story {
+pub(crate) struct Story {
     spec: VolumeHandoffSpec,
     journal: VolumeHandoffStatus,
-    obs: Observation,
+    pub(crate) obs: Observation,
     policy: Policy,
     /// Probes that were sent.
     asked: Vec<(String, Timestamp)>,
@@ -112,7 +112,7 @@ impl Story {
     }
 
     /// The pod still runs on a, the backups are in flight.
-    fn begin(backups: &[&str]) -> Self {
+    pub(crate) fn begin(backups: &[&str]) -> Self {
         let spec = spec(backups);
         let created = |c: &Checkpoint| SnapshotView { created: c.snapshot_created_at, unusable: None };
         let obs = Observation {
@@ -126,7 +126,7 @@ impl Story {
         Self { spec, journal, obs, policy, asked: vec![], probes_arrive: true }
     }
 
-    fn decide(&mut self, seconds: f64) -> Vec<Action> {
+    pub(crate) fn decide(&mut self, seconds: f64) -> Vec<Action> {
         let decision = decide(&self.spec, &self.journal, &self.obs, &self.policy, at(seconds));
         let again = decide(&self.spec, &decision.status, &self.obs, &self.policy, at(seconds));
         let fresh = |a: &&Action| matches!(a, Action::Reset { .. } | Action::Tell { .. } | Action::WakeAttacher { .. });

@@ -39,6 +39,7 @@ pub async fn install(cluster: &Cluster, kustomization: &Path) -> Result<()> {
         Ok(None)
     })
     .await?;
+    kubectl(&["rollout", "status", "-n", "handoff-agent", "daemonset/handoff-agent", "--timeout=180s"]).await?;
     // the API server takes a moment to see a changed configuration
     tokio::time::sleep(Duration::from_secs(2)).await;
     Ok(())

@@ -293,7 +293,8 @@ pub fn acts_of(actions: &[Action]) -> [Option<Act>; MAX_ACTS] {
         Action::Reset { backup, node, .. } => {
             Some(Act::Reset(u8::try_from(backup_of(backup)).unwrap_or_default(), node_of(node)))
         }
-        Action::Tell { .. } => None,
+        // agents are not modelled: nothing is ever seen unstaged
+        Action::Tell { .. } | Action::ReleaseAttachment { .. } => None,
         Action::Forget => Some(Act::Forget),
     });
     let mut out = [None; MAX_ACTS];

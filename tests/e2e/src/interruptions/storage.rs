@@ -29,8 +29,8 @@ pub async fn kill_replica(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     let backup = cluster.get(&LH_BACKUP, &cluster.longhorn, &scene.backup.name).await?;
     let port = backup.text("/status/replicaAddress").rsplit(':').next().unwrap_or_default().to_owned();
     let handle = &scene.workload.handle;
-    // the program's own words: `longhorn … replica … --listen 0.0.0.0:PORT`, with the volume's directory
-    lab.on_node(&node, &format!("pkill -KILL -f -- 'replica /.*{handle}.*listen 0.0.0.0:{port}'")).await?;
+    // the program's own words: `longhorn … replica DIRECTORY … --listen :PORT`; 1.8 names the address too
+    lab.on_node(&node, &format!("pkill -KILL -f -- 'replica /.*{handle}.*listen [0-9.]*:{port}$'")).await?;
     let beside = if node == scene.workload.node { "beside the pod" } else { "on the other node" };
     println!("  killed the replica {beside}");
     Ok(vec![])
