@@ -43,9 +43,11 @@ async fn run(args: args::Args) -> anyhow::Result<bool> {
             args::Command::Record { directory } => record::run(&args.paths, directory).await,
         }
     };
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         done = work => done,
-        // the children die with their guards
+        // the guards end the children and remove the files
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        _ = term.recv() => anyhow::bail!("asked to stop"),
     }
 }
