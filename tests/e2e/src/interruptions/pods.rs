@@ -114,6 +114,9 @@ fn millis(quantity: &str) -> Option<i64> {
 pub async fn there_and_back(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     delete(scene).await?;
     settle::uncordon(scene.bench).await?;
+    for node in scene.bench.nodes.iter().filter(|node| **node != scene.workload.node) {
+        cordon(scene.bench, node).await?;
+    }
     move_again(scene, |node| node == scene.workload.node).await
 }
 
