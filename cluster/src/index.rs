@@ -258,28 +258,46 @@ impl Index {
         vec![Change::Volume(old.volume.clone())]
     }
 
-    /// Takes in a new or changed object. No volume changes by it: it is looked up when it is needed.
+    /// The volumes of all claims that are like this. Looks at every claim: for what changes once in a while.
+    fn volumes_of_claims(&self, like: impl Fn(&Claim) -> bool) -> Vec<Change> {
+        let claims = self.claims.values().filter(|claim| like(claim));
+        claims.filter_map(|claim| claim.volume.clone()).map(Change::Volume).collect()
+    }
+
+    /// Takes in a new or changed object; says what it touched: its volumes, if something else is asked for now.
     pub fn put_class(&mut self, class: StorageClass) -> Vec<Change> {
-        self.classes.insert(class.name.clone(), Arc::new(class));
-        Vec::new()
+        let (name, settings) = (class.name.clone(), class.settings.clone());
+        let old = self.classes.insert(name.clone(), Arc::new(class));
+        if old.map(|class| class.settings.clone()).unwrap_or_default() == settings {
+            return Vec::new();
+        }
+        self.volumes_of_claims(|claim| claim.class.as_ref() == Some(&name))
     }
 
-    /// Forgets an object.
+    /// Forgets an object; says what it touched.
     pub fn remove_class(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
-        self.classes.remove(name);
-        Vec::new()
+        if self.classes.remove(name).is_none_or(|class| class.settings.is_empty()) {
+            return Vec::new();
+        }
+        self.volumes_of_claims(|claim| claim.class.as_ref() == Some(name))
     }
 
-    /// Takes in a new or changed object. No volume changes by it: it is looked up when it is needed.
+    /// Takes in a new or changed object; says what it touched: its volumes, if something else is asked for now.
     pub fn put_namespace(&mut self, namespace: Namespace) -> Vec<Change> {
-        self.namespaces.insert(namespace.name.clone(), namespace);
-        Vec::new()
+        let name = namespace.name.clone();
+        if self.namespaces.get(&name) == Some(&namespace) {
+            return Vec::new();
+        }
+        self.namespaces.insert(name.clone(), namespace);
+        self.volumes_of_claims(|claim| claim.key.namespace == name)
     }
 
-    /// Forgets an object.
+    /// Forgets an object; says what it touched.
     pub fn remove_namespace(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
-        self.namespaces.remove(name);
-        Vec::new()
+        if self.namespaces.remove(name).is_none() {
+            return Vec::new();
+        }
+        self.volumes_of_claims(|claim| claim.key.namespace == *name)
     }
 
     fn no_longer_under_way(&mut self, old: &Attachment) {
@@ -392,6 +410,30 @@ mod tests {
         index.put_pod(pod("p", &["c"], None));
         assert!(index.put_pod(pod("p", &["c"], None)).is_empty());
         assert_eq!(index.put_pod(pod("p", &["c2"], None)), [Change::Volume("pv".into()), Change::Volume("pv2".into())]);
+    }
+
+    #[test]
+    fn what_is_asked_for_around_a_volume_touches_it_when_it_changes() {
+        let of = |mode: &'static str| Settings::read(|key| (key == crate::settings::MODE).then_some(mode));
+        let mut index = joined();
+        index.put_claim(Claim { class: Some("fast".into()), ..claim("c", "pv") });
+        let touched = [Change::Volume("pv".into())];
+        let namespace = |name: &str, mode| Namespace { name: name.into(), settings: of(mode) };
+        assert_eq!(index.put_namespace(namespace("ns", "disabled")), touched);
+        assert!(index.put_namespace(namespace("ns", "disabled")).is_empty(), "nothing new");
+        assert!(index.put_namespace(namespace("other", "disabled")).is_empty(), "nothing there");
+        assert_eq!(index.remove_namespace(&ObjectKey::new("", "ns")), touched);
+        let class = |settings| StorageClass {
+            name: "fast".into(),
+            provisioner: "d".into(),
+            waits_for_pod: false,
+            is_default: false,
+            parameters: std::collections::BTreeMap::new(),
+            settings,
+        };
+        assert!(index.put_class(class(Settings::default())).is_empty(), "it asks for nothing");
+        assert_eq!(index.put_class(class(of("observe"))), touched);
+        assert_eq!(index.remove_class(&ObjectKey::new("", "fast")), touched);
     }
 
     fn attachment(name: &str, node: &str, attached: bool) -> Attachment {

@@ -5,6 +5,7 @@
 
 mod class;
 mod index;
+pub mod live;
 mod quantity;
 pub mod settings;
 mod slim;

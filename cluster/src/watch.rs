@@ -117,9 +117,18 @@ impl<S: Send + Sync + 'static> Cache<S> {
 
     /// Adds the watch of one kind; the returned task does the work.
     pub fn watch<K: Cached<S>>(&mut self, api: Api<K>, on_change: OnChange<K::Change>) -> Task {
+        self.start(api, watcher::Config::default(), on_change)
+    }
+
+    /// Like [`Cache::watch`], of the one object with this name.
+    pub fn watch_one<K: Cached<S>>(&mut self, api: Api<K>, name: &str, on_change: OnChange<K::Change>) -> Task {
+        self.start(api, watcher::Config::default().fields(&format!("metadata.name={name}")), on_change)
+    }
+
+    fn start<K: Cached<S>>(&mut self, api: Api<K>, config: watcher::Config, on_change: OnChange<K::Change>) -> Task {
         let watched = Watched { name: K::WATCH, synced: Arc::default(), outage: Arc::default() };
         self.watches.push(watched.clone());
-        (K::WATCH, Box::pin(follow(api, self.store.clone(), watched, on_change)))
+        (K::WATCH, Box::pin(follow(api, config, self.store.clone(), watched, on_change)))
     }
 
     /// The store. Keep the guard short; never across an await.
@@ -140,8 +149,14 @@ impl<S: Send + Sync + 'static> Cache<S> {
     }
 }
 
-async fn follow<S, K: Cached<S>>(api: Api<K>, store: Arc<RwLock<S>>, watched: Watched, notify: OnChange<K::Change>) {
-    let stream = watcher(api, watcher::Config::default()).default_backoff();
+async fn follow<S, K: Cached<S>>(
+    api: Api<K>,
+    config: watcher::Config,
+    store: Arc<RwLock<S>>,
+    watched: Watched,
+    notify: OnChange<K::Change>,
+) {
+    let stream = watcher(api, config).default_backoff();
     let mut stream = stream.modify(|object| object.meta_mut().managed_fields = None).boxed();
     let mut listed = HashSet::new();
     loop {

@@ -47,6 +47,9 @@ pub struct VolumeHandoffSpec {
     pub trigger: Trigger,
     /// When it started; also tells one move from the next.
     pub triggered_at: Timestamp,
+    /// How long the eviction of this pod may be held; counts from the first denial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
     /// Backups that were in flight. Nothing is taken off this list before it is safe.
     #[serde(default)]
     pub checkpoints: Vec<Checkpoint>,
@@ -73,6 +76,19 @@ pub struct PodIdentity {
     pub name: String,
     /// UID.
     pub uid: String,
+    /// Its annotation `volumehandoff.io/mode`, if it has one: it still counts while no pod is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+/// An eviction that is answered "not yet". It is here and not in memory so that it ends in time whichever replica
+/// answers, and after a restart of all of them.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub struct Hold {
+    /// The first denial.
+    pub since: Timestamp,
+    /// From here on the eviction is allowed.
+    pub deadline: Timestamp,
 }
 
 /// What started a move.

@@ -2,7 +2,7 @@
 //! after the volume, so replicas that race meet AlreadyExists or Conflict, look again and merge.
 
 use crate::{
-    api::{Checkpoint, PodIdentity, Trigger, VolumeHandoff, VolumeHandoffSpec, VolumeIdentity, is_done},
+    api::{Checkpoint, Hold, PodIdentity, Trigger, VolumeHandoff, VolumeHandoffSpec, VolumeIdentity, is_done},
     observation::Observation,
 };
 use handoff_cluster::{Pod, Volume};
@@ -13,7 +13,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A move that starts now.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Start<'a> {
     pub pod: &'a Pod,
     /// What started it.
     pub trigger: Trigger,
+    /// The hold of the pod's eviction, if it is or was held. One that is recorded already stays as it is.
+    pub hold: Option<Hold>,
     /// When.
     pub now: Timestamp,
 }
@@ -62,11 +64,12 @@ pub fn merge(
     }
     let known = |b: &&&BackupView| !checkpoints.iter().any(|c| c.backup == b.name && c.uid == b.uid);
     let new = backups.iter().filter(known).map(|b| record(b, obs, start.now)).collect::<Vec<_>>();
-    if (same_move && new.is_empty()) || (checkpoints.is_empty() && new.is_empty()) {
+    let before = existing.filter(|_| same_move).map(|h| &h.spec);
+    let held_anew = before.is_some_and(|spec| spec.hold.is_none() && start.hold.is_some());
+    if (same_move && new.is_empty() && !held_anew) || (checkpoints.is_empty() && new.is_empty()) {
         return None;
     }
     checkpoints.extend(new);
-    let before = existing.filter(|_| same_move).map(|h| &h.spec);
     Some(VolumeHandoffSpec {
         volume: VolumeIdentity {
             driver: start.volume.driver.clone(),
@@ -74,10 +77,15 @@ pub fn merge(
             volume: start.volume.name.clone(),
             claim: start.volume.claim.as_ref().map(|c| c.name.clone()).unwrap_or_default(),
         },
-        pod: PodIdentity { name: start.pod.key.name.clone(), uid: start.pod.uid.clone() },
+        pod: PodIdentity {
+            name: start.pod.key.name.clone(),
+            uid: start.pod.uid.clone(),
+            mode: start.pod.settings.mode.value().map(|mode| mode.to_string()),
+        },
         from: start.pod.node.clone().unwrap_or_default(),
         trigger: before.map_or(start.trigger, |s| s.trigger),
         triggered_at: before.map_or(start.now, |s| s.triggered_at),
+        hold: before.and_then(|s| s.hold).or(start.hold),
         checkpoints,
     })
 }
@@ -113,6 +121,15 @@ fn object(name: &str, spec: VolumeHandoffSpec, start: &Start<'_>) -> VolumeHando
     handoff
 }
 
+/// The merge patch that puts `spec` in the place of what `handoff` says, if that is still so. What is absent now is
+/// null, or it would stay.
+fn replacing(handoff: &VolumeHandoff, spec: &VolumeHandoffSpec) -> Value {
+    let mut next = json!(spec);
+    next["hold"] = json!(spec.hold);
+    next["pod"]["mode"] = json!(spec.pod.mode);
+    json!({"metadata": {"resourceVersion": handoff.resource_version()}, "spec": next})
+}
+
 /// Rounds before giving up on a contended object.
 const ROUNDS: usize = 4;
 
@@ -134,7 +151,7 @@ pub async fn write(
         let answer = match &existing {
             None => api.create(&PostParams::default(), &object(name, spec, start)).await,
             Some(handoff) => {
-                let patch = json!({"metadata": {"resourceVersion": handoff.resource_version()}, "spec": spec});
+                let patch = replacing(handoff, &spec);
                 api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
             }
         };
@@ -148,3 +165,7 @@ pub async fn write(
     }
     Err(CheckpointError::Busy(name.clone()))
 }
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

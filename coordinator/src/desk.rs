@@ -1,12 +1,16 @@
 //! Answers for the webhook, from memory.
 
 use crate::{
-    api::Trigger,
+    mode::{Layers, layers},
     shell::Coordinator,
-    verdicts::{Admission, EvictionVerdict, PodRef, PreferredNode},
+    verdicts::{Admission, EvictionVerdict, NewPod, PodPlan, PodRef, PreferredNode, SnapshotVerdict},
 };
-use futures::future::{BoxFuture, join_all};
-use handoff_cluster::{ObjectKey, Pod, Volume};
+use futures::future::BoxFuture;
+use handoff_cluster::{
+    Claim, Index, ObjectKey, Volume,
+    settings::{ALLOW_SNAPSHOT_DELETION, Allowed, Mode},
+};
+use handoff_storage::BackupState;
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -17,12 +21,29 @@ const STAGED_WEIGHT: i32 = 100;
 /// More names than this in one pod's affinity help nobody.
 const PREFER_NODES: usize = 10;
 
-impl Coordinator {
-    fn pod(&self, pod: &PodRef) -> Option<Arc<Pod>> {
-        let found = self.cluster.read().pod(&ObjectKey::new(&pod.namespace, &pod.name))?;
-        pod.uid.as_ref().is_none_or(|uid| *uid == found.uid).then_some(found)
-    }
+/// A claim on our driver.
+enum Ours {
+    Volume(Arc<Volume>),
+    NoVolumeYet,
+}
 
+/// The claims of a new pod that are on our driver, with what is asked for around each.
+struct Claims {
+    found: Vec<(Ours, Layers)>,
+}
+
+impl Claims {
+    fn in_mode(&self, mode: Mode, default: Mode) -> (bool, Vec<Arc<Volume>>) {
+        let found = self.found.iter().filter(|(_, layers)| layers.mode(default) == mode).collect::<Vec<_>>();
+        let volumes = found.iter().filter_map(|(claim, _)| match claim {
+            Ours::Volume(volume) => Some(volume.clone()),
+            Ours::NoVolumeYet => None,
+        });
+        (!found.is_empty(), volumes.collect())
+    }
+}
+
+impl Coordinator {
     /// Volumes of our driver behind these claims that only one node may use.
     pub(crate) fn volumes(&self, namespace: &str, claims: &[String]) -> Vec<Arc<Volume>> {
         let index = self.cluster.read();
@@ -30,92 +51,158 @@ impl Coordinator {
         volumes.filter(|v| v.driver == self.storage.driver() && !v.shared).collect()
     }
 
-    /// Checkpoints what is in flight on the volumes of a pod that leaves. Returns a line per volume.
-    async fn checkpoint_pod(&self, pod: &Pod, trigger: Trigger, dry_run: bool) -> Vec<String> {
-        let volumes = self.volumes(&pod.key.namespace, &pod.claims);
-        let notes = volumes.iter().map(async |volume| {
-            let obs = self.observe(volume);
-            let backups = obs.in_flight().collect::<Vec<_>>();
-            if backups.is_empty() {
-                return None;
+    /// A claim that is on our driver, by its volume or, before it has one, by its class.
+    fn ours(&self, index: &Index, claim: &Claim) -> Option<Ours> {
+        let driver = self.storage.driver();
+        if let Some(name) = &claim.volume {
+            let volume = index.volume(name)?;
+            return (volume.driver == driver && !volume.shared).then_some(Ours::Volume(volume));
+        }
+        // a claim with the class "" gets no volume made for it
+        let class = match claim.class.as_deref() {
+            Some(name) => index.class(name),
+            None => index.default_class(),
+        }?;
+        (class.provisioner == driver).then_some(Ours::NoVolumeYet)
+    }
+
+    fn claims_of(&self, pod: &NewPod<'_>) -> Claims {
+        let index = self.cluster.read();
+        let mut found = Vec::new();
+        for name in pod.claims {
+            let key = ObjectKey::new(pod.namespace, name);
+            let Some(claim) = index.claim(&key) else { continue };
+            if let Some(ours) = self.ours(&index, &claim) {
+                found.push((ours, layers(&index, &pod.settings, &key)));
             }
-            if !dry_run && let Err(error) = self.checkpoint(volume, pod, trigger, &backups, &obs).await {
-                // the move goes on: the lease holder sees the pod leave and records it from there
-                tracing::error!(volume = volume.name, pod = %pod.key, %error, "cannot checkpoint");
-                self.metrics.failed("Checkpoint");
-                return Some(format!("handoff: could not checkpoint {} yet", volume.name));
+        }
+        for template in pod.templates {
+            let class = match &template.class {
+                Some(name) => index.class(name),
+                None => index.default_class(),
+            };
+            if let Some(class) = class.filter(|class| class.provisioner == self.storage.driver()) {
+                let layers = Layers {
+                    pod: pod.settings.clone(),
+                    claim: template.settings.clone(),
+                    class: class.settings.clone(),
+                    namespace: index.settings_of_namespace(pod.namespace),
+                };
+                found.push((Ours::NoVolumeYet, layers));
             }
-            let names = backups.iter().map(|b| format!("{} ({} %)", b.name, b.progress)).collect::<Vec<_>>();
-            Some(format!("handoff: backup {} goes on after the move", names.join(", ")))
-        });
-        join_all(notes).await.into_iter().flatten().collect()
+        }
+        Claims { found }
+    }
+
+    /// Nodes that are close to all of these volumes, the best first.
+    fn near(&self, volumes: &[Arc<Volume>]) -> Vec<PreferredNode> {
+        let views = volumes.iter().filter_map(|v| self.storage.volume(&v.handle)).collect::<Vec<_>>();
+        let staged = |node: &str| views.iter().any(|v| v.requests.iter().any(|r| r.ours && r.node == node));
+        let local = |node: &str| views.iter().any(|v| v.replicas.iter().any(|r| r.node == node && !r.failed));
+        let mut nodes = {
+            let index = self.cluster.read();
+            let open = index.nodes().filter(|n| n.ready && !n.cordoned && (local(&n.name) || staged(&n.name)));
+            open.map(|n| n.name.clone()).collect::<Vec<_>>()
+        };
+        // not under the guard: the storage manager looks into the same cache
+        nodes.retain(|node| volumes.iter().all(|v| self.storage.can_host(&v.handle, node).is_ok()));
+        let weight = |node: &str| if staged(node) { STAGED_WEIGHT } else { PREFER_WEIGHT };
+        let mut nodes = nodes.into_iter().map(|name| PreferredNode { weight: weight(&name), name }).collect::<Vec<_>>();
+        nodes.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.name.cmp(&b.name)));
+        nodes.truncate(PREFER_NODES);
+        nodes
+    }
+
+    /// Whether someone has said that the snapshots of a volume may be deleted all the same.
+    fn may_lose_snapshots(&self, namespace: &str, claim: &str, handle: &str) -> bool {
+        let claim = self.cluster.read().claim(&ObjectKey::new(namespace, claim));
+        let by_claim = claim.is_some_and(|c| c.settings.allow_snapshot_deletion.value() == Some(Allowed(true)));
+        by_claim || self.storage.allows_snapshot_deletion(handle)
     }
 }
 
 impl Admission for Coordinator {
+    fn create(&self, pod: &NewPod<'_>) -> PodPlan {
+        let claims = self.claims_of(pod);
+        let mut plan = PodPlan::default();
+        for warning in claims.found.iter().flat_map(|(_, layers)| layers.warnings()) {
+            if !plan.warnings.contains(&warning) {
+                plan.warnings.push(warning);
+            }
+        }
+        let (ours, volumes) = claims.in_mode(Mode::Enabled, self.policy.mode);
+        plan.ours = ours;
+        if !volumes.is_empty() {
+            plan.nodes = self.near(&volumes);
+        }
+        let (_, watched) = claims.in_mode(Mode::Observe, self.policy.mode);
+        if !watched.is_empty() {
+            let nodes = self.near(&watched).into_iter().map(|n| n.name).collect::<Vec<_>>();
+            if !nodes.is_empty() {
+                let note = format!("handoff (observe): would have this pod prefer {}", nodes.join(", "));
+                tracing::info!(namespace = pod.namespace, claims = ?pod.claims, note);
+                plan.warnings.push(note);
+            }
+        }
+        plan
+    }
+
     fn evict(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict> {
-        Box::pin(async move {
-            let Some(pod) = self.pod(&pod) else { return EvictionVerdict::Allow { note: None } };
-            let notes = self.checkpoint_pod(&pod, Trigger::Eviction, dry_run).await;
-            EvictionVerdict::Allow { note: (!notes.is_empty()).then(|| notes.join("; ")) }
-        })
+        Box::pin(async move { self.judge_eviction(&pod, dry_run, Timestamp::now()).await })
+    }
+
+    fn evict_storage(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict> {
+        Box::pin(async move { self.hold_storage(&pod, dry_run, Timestamp::now()).await })
     }
 
     fn delete(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            if let Some(pod) = self.pod(&pod) {
-                self.checkpoint_pod(&pod, Trigger::Deletion, dry_run).await;
-            }
-        })
+        Box::pin(async move { self.note_deletion(&pod, dry_run, Timestamp::now()).await })
     }
 
     fn bind(&self, pod: PodRef, node: String, dry_run: bool) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let Some(found) = self.pod(&pod).filter(|_| !dry_run) else { return };
-            let volumes = self.volumes(&found.key.namespace, &found.claims);
+            let Some(found) = self.cached(&pod).filter(|_| !dry_run) else { return };
+            let mut volumes = self.volumes(&found.key.namespace, &found.claims);
+            volumes.retain(|v| self.mode(&found.settings, v) == Mode::Enabled);
             if !volumes.is_empty() {
                 self.announce_binding(&found.key.to_string(), pod.uid, node, &volumes);
             }
         })
     }
 
-    fn prefer(&self, namespace: &str, claims: &[String]) -> Vec<PreferredNode> {
-        let volumes = self.volumes(namespace, claims);
-        let views = volumes.iter().filter_map(|v| self.storage.volume(&v.handle)).collect::<Vec<_>>();
-        let index = self.cluster.read();
-        let local = index.nodes().filter(|n| n.ready && !n.cordoned).filter(|n| {
-            views.iter().any(|v| {
-                v.replicas.iter().any(|r| r.node == n.name && !r.failed)
-                    || v.requests.iter().any(|r| r.ours && r.node == n.name)
-            }) && volumes.iter().all(|v| self.storage.can_host(&v.handle, &n.name).is_ok())
-        });
-        let mut nodes = local
-            .map(|n| {
-                let staged = views.iter().any(|v| v.requests.iter().any(|r| r.ours && r.node == n.name));
-                PreferredNode { name: n.name.clone(), weight: if staged { STAGED_WEIGHT } else { PREFER_WEIGHT } }
-            })
-            .take(PREFER_NODES)
-            .collect::<Vec<_>>();
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        nodes
-    }
-
-    fn snapshot_needed(&self, _namespace: &str, name: &str) -> Option<String> {
-        let (handoff, checkpoint) = self.handoffs.read().needing_snapshot(name)?;
+    fn delete_snapshot(&self, _namespace: &str, name: &str) -> SnapshotVerdict {
+        let nothing = SnapshotVerdict::Allow { note: None };
+        let Some((handoff, checkpoint)) = self.handoffs.read().needing_snapshot(name) else { return nothing };
+        let volume = &handoff.spec.volume;
+        let complete = |b: &handoff_storage::BackupView| b.uid == checkpoint.uid && b.state == BackupState::Completed;
         let until = checkpoint.recorded_at + self.policy.snapshot_protection;
-        (Timestamp::now() < until).then(|| {
-            format!(
-                "VolumeHandoff {}/{} owes backup {} from this snapshot; protected until {until:.0} at most. \
-                 To delete it anyway, delete backup {} first",
-                handoff.metadata.namespace.as_deref().unwrap_or_default(),
-                handoff.spec.volume.volume,
-                checkpoint.backup,
-                checkpoint.backup,
-            )
-        })
-    }
-
-    fn storage_needed(&self, pod: &PodRef, dry_run: bool) -> Option<String> {
-        self.hold_storage(pod, dry_run, Timestamp::now())
+        if Timestamp::now() >= until || self.storage.backups(&volume.handle).iter().any(complete) {
+            return nothing;
+        }
+        let namespace = handoff.metadata.namespace.as_deref().unwrap_or_default();
+        let owed = format!("VolumeHandoff {namespace}/{} owes backup {}", volume.volume, checkpoint.backup);
+        let mode = self.cluster.read().volume(&volume.volume).map_or(Mode::Enabled, |found| {
+            let obs = self.observe(&found);
+            self.mode_now(&found, &obs, Some(&handoff))
+        });
+        if mode == Mode::Disabled {
+            return nothing;
+        }
+        if mode == Mode::Observe {
+            let note = format!("handoff (observe): would keep snapshot {name}: {owed} from it");
+            return SnapshotVerdict::Allow { note: Some(note) };
+        }
+        if self.may_lose_snapshots(namespace, &volume.claim, &volume.handle) {
+            let note = format!("handoff: {owed} from snapshot {name}, which {ALLOW_SNAPSHOT_DELETION} gives up");
+            return SnapshotVerdict::Allow { note: Some(note) };
+        }
+        SnapshotVerdict::Needed {
+            message: format!(
+                "{owed} from snapshot {name}; kept until that backup is complete, until {until:.0} at most. To delete it \
+                 all the same, annotate the snapshot, Longhorn's volume {} or claim {namespace}/{} with \
+                 {ALLOW_SNAPSHOT_DELETION}=true",
+                volume.handle, volume.claim,
+            ),
+        }
     }
 }

@@ -35,6 +35,12 @@ impl Leadership {
         self.last().is_some_and(|at| at.elapsed() < DEADLINE)
     }
 
+    /// That of a replica that leads.
+    #[cfg(test)]
+    pub(crate) fn held() -> Self {
+        Self { renewed: Arc::new(Mutex::new(Some(Instant::now()))) }
+    }
+
     fn last(&self) -> Option<Instant> {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
     }

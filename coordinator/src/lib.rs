@@ -6,12 +6,16 @@ pub mod checkpoint;
 pub mod decide;
 mod desk;
 pub mod detect;
+mod eviction;
 pub mod handoffs;
+pub mod holds;
 pub mod lease;
 pub mod metrics;
+pub mod mode;
 pub mod observation;
 pub mod placement;
 pub mod policy;
+mod progress;
 pub mod queue;
 pub mod score;
 mod shell;
@@ -19,6 +23,8 @@ mod shell;
 mod stage;
 mod storage_last;
 mod tell;
+#[cfg(test)]
+mod tests;
 pub mod verdicts;
 mod wake;
 

@@ -23,7 +23,8 @@ impl Coordinator {
     }
 
     fn judge_of(&self, pod: &PodRef, claims: &[String]) -> Option<Judge<'_>> {
-        let wanted = Wanted::of(&self.cluster.read(), self.storage.driver(), &pod.namespace, claims);
+        let claims = self.enabled(pod, claims);
+        let wanted = Wanted::of(&self.cluster.read(), self.storage.driver(), &pod.namespace, &claims);
         if wanted.is_empty() {
             return None;
         }

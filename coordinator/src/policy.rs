@@ -1,10 +1,18 @@
 //! Bounds of a handoff. Every value has a unit in its type and a safe default; the binary reads them from flags.
 
+use handoff_cluster::settings::{EvictionPolicy, LONGEST_HOLD, Mode};
 use jiff::SignedDuration;
 
 /// Bounds of a handoff.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// How much is done for whatever no annotation speaks of. Default: everything.
+    pub mode: Mode,
+    /// What happens to an eviction while a backup is in flight and no annotation says. Default: `Checkpoint`.
+    pub eviction_policy: EvictionPolicy,
+    /// An eviction is held no longer than this under `FinishIfNear`, where no annotation says. Default 60 s, at most
+    /// 100 s.
+    pub eviction_hold: SignedDuration,
     /// A pre-stage that nobody adopted is withdrawn after this. Default 120 s.
     pub prestage_expiry: SignedDuration,
     /// How long a lost backup is given to turn out complete before it is reset. Default 2.5 s: a complete one flips
@@ -35,6 +43,9 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            mode: Mode::Enabled,
+            eviction_policy: EvictionPolicy::Checkpoint,
+            eviction_hold: SignedDuration::from_secs(60),
             prestage_expiry: SignedDuration::from_secs(120),
             probe_wait: SignedDuration::from_millis(2_500),
             resume_attempts: 8,
@@ -58,6 +69,7 @@ impl Policy {
             ("probe-wait", self.probe_wait),
             ("resume-backoff", self.resume_backoff),
             ("settle-wait", self.settle_wait),
+            ("eviction-hold", self.eviction_hold),
             ("storage-hold", self.storage_hold),
             ("snapshot-protection", self.snapshot_protection),
             ("retention", self.retention),
@@ -65,8 +77,10 @@ impl Policy {
         if let Some((name, value)) = positive.into_iter().find(|(_, v)| *v <= SignedDuration::ZERO) {
             return Err(format!("{name} must be more than 0 s, it is {value:#}"));
         }
-        if self.storage_hold > SignedDuration::from_secs(100) {
-            return Err(format!("storage-hold must be at most 100 s, it is {:#}", self.storage_hold));
+        for (name, value) in [("storage-hold", self.storage_hold), ("eviction-hold", self.eviction_hold)] {
+            if value > LONGEST_HOLD {
+                return Err(format!("{name} must be at most 100 s, it is {value:#}"));
+            }
         }
         if self.resume_attempts == 0 {
             return Err("resume-attempts must be at least 1".to_owned());
@@ -100,6 +114,8 @@ mod tests {
     fn a_bad_value_is_named() {
         let policy = Policy { storage_hold: SignedDuration::from_secs(101), ..Policy::default() };
         assert!(policy.check().unwrap_err().contains("storage-hold"));
+        let policy = Policy { eviction_hold: SignedDuration::from_mins(2), ..Policy::default() };
+        assert!(policy.check().unwrap_err().contains("eviction-hold"));
         let policy = Policy { retention: SignedDuration::ZERO, ..Policy::default() };
         assert!(policy.check().unwrap_err().contains("retention"));
     }

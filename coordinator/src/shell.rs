@@ -2,20 +2,23 @@
 //! line of [`Coordinator::reconcile`].
 
 use crate::{
-    api::{Trigger, VolumeHandoff, VolumeHandoffStatus},
+    api::{Hold, Trigger, VolumeHandoff, VolumeHandoffStatus},
     checkpoint::{self, Start},
     decide::{Action, Decision, decide},
     detect,
+    eviction::LIVE_LOOKS,
     handoffs::Handoffs,
+    holds::Holds,
     lease::Leadership,
     metrics::Metrics,
     observation::Observation,
     policy::Policy,
+    progress::Progress,
     queue::Queue,
-    tell::Teller,
+    tell::{About, Teller},
     wake::Rejections,
 };
-use handoff_cluster::{Cache, ClusterCache, ObjectKey, Pod, Volume};
+use handoff_cluster::{Cache, ClusterCache, ObjectKey, Pod, Volume, settings::Mode};
 use handoff_storage::{BackupView, StorageError, StorageManager};
 use hashbrown::HashMap;
 use jiff::Timestamp;
@@ -29,7 +32,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// How soon a volume is looked at again after a write of ours failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -54,7 +57,10 @@ pub struct Coordinator {
     pub(crate) metrics: Metrics,
     pub(crate) queue: Arc<Queue>,
     pub(crate) identity: ObjectKey,
-    pub(crate) holds: Mutex<HashMap<String, Timestamp>>,
+    pub(crate) holds: Holds,
+    pub(crate) progress: Progress,
+    /// Looks at the API server that reviews may make.
+    pub(crate) live: Semaphore,
     leadership: Leadership,
     teller: Teller,
     /// What we wrote last, per volume, until the cache shows it.
@@ -62,6 +68,8 @@ pub struct Coordinator {
     bindings: Mutex<HashMap<String, Binding>>,
     pub(crate) rejections: Mutex<Rejections>,
     pub(crate) hosts_news: Arc<Notify>,
+    /// What was said of volumes in mode `observe`, so that it is said once: backup UIDs.
+    observed: Mutex<HashMap<String, Timestamp>>,
 }
 
 /// What a [`Coordinator`] is made of.
@@ -74,6 +82,8 @@ pub struct Parts {
     pub storage: Arc<dyn StorageManager>,
     /// The handoffs.
     pub handoffs: Cache<Handoffs>,
+    /// When storage pods were first told to stay.
+    pub holds: Holds,
     /// Bounds.
     pub policy: Policy,
     /// Figures.
@@ -102,11 +112,14 @@ impl Coordinator {
             metrics: parts.metrics,
             queue: parts.queue,
             leadership: parts.leadership,
-            holds: Mutex::default(),
+            holds: parts.holds,
+            progress: Progress::default(),
+            live: Semaphore::new(LIVE_LOOKS),
             written: Mutex::default(),
             bindings: Mutex::default(),
             rejections: Mutex::default(),
             hosts_news: parts.hosts_news,
+            observed: Mutex::default(),
         }
     }
 
@@ -150,9 +163,13 @@ impl Coordinator {
     async fn reap_once(&self) {
         for (handle, node) in self.storage.prestages() {
             let volume = self.cluster.read().volume_of_handle(self.storage.driver(), &handle);
-            let handoff = volume.and_then(|v| self.handoffs.read().of_volume(&v.name));
-            let known = handoff.and_then(|h| h.status.as_ref()?.prestage.clone());
-            if known.is_some_and(|p| p.node == node && p.outcome.is_none()) {
+            let handoff = volume.as_ref().and_then(|v| self.handoffs.read().of_volume(&v.name));
+            let known = handoff.as_ref().and_then(|h| h.status.as_ref()?.prestage.clone());
+            let paused = volume.zip(handoff).is_some_and(|(v, h)| {
+                let obs = self.observe(&v);
+                self.mode_now(&v, &obs, Some(&h)) != Mode::Enabled
+            });
+            if !paused && known.is_some_and(|p| p.node == node && p.outcome.is_none()) {
                 continue;
             }
             match self.storage.withdraw_prestage(&handle, &node).await {
@@ -163,17 +180,28 @@ impl Coordinator {
     }
 
     /// Looks at one volume and does what is due. Returns when to look again.
-    async fn reconcile(&self, volume: &str) -> Option<Duration> {
-        if !self.leadership.is_held() {
-            return None;
-        }
-        self.metrics.owed(self.handoffs.read().iter().map(AsRef::as_ref));
+    pub(crate) async fn reconcile(&self, volume: &str) -> Option<Duration> {
         let volume = self.cluster.read().volume(volume)?;
         if volume.driver != self.storage.driver() || volume.shared {
             return None;
         }
+        // every replica answers reviews, so every replica knows how fast a backup gets on
+        self.progress.note(&self.storage.backups(&volume.handle), Timestamp::now());
+        if !self.leadership.is_held() {
+            return None;
+        }
+        self.metrics.owed(self.handoffs.read().iter().map(AsRef::as_ref));
         let mut obs = self.observe(&volume);
         let mut handoff = self.current(&volume.name);
+        match self.mode_now(&volume, &obs, handoff.as_ref()) {
+            Mode::Enabled => {}
+            // what is owed stays written down and goes on when the volume is opted in again
+            Mode::Disabled => return None,
+            Mode::Observe => {
+                self.observe_only(&volume, handoff.as_ref(), &obs);
+                return None;
+            }
+        }
         if let Some(found) = self.detect(&volume, handoff.as_ref(), &obs).await {
             handoff = Some(found);
         }
@@ -311,7 +339,7 @@ impl Coordinator {
         obs: &Observation,
     ) -> Option<VolumeHandoff> {
         let (pod, trigger, backups) = detect::find_unannounced(handoff, obs, &self.policy, Timestamp::now())?;
-        match self.checkpoint(volume, &pod, trigger, &backups, obs).await {
+        match self.checkpoint(volume, &pod, trigger, None, &backups, obs).await {
             Ok(written) => written,
             Err(error) => {
                 tracing::error!(volume = volume.name, %error, "cannot record a move that was not announced");
@@ -321,17 +349,42 @@ impl Coordinator {
         }
     }
 
+    /// Says what would be recorded of a move that no review announced.
+    fn observe_only(&self, volume: &Volume, handoff: Option<&VolumeHandoff>, obs: &Observation) {
+        let now = Timestamp::now();
+        let Some((pod, trigger, backups)) = detect::find_unannounced(handoff, obs, &self.policy, now) else { return };
+        for backup in backups {
+            {
+                let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+                observed.retain(|_, at| now.duration_since(*at) < self.policy.lost_max_age);
+                if observed.insert(backup.uid.clone(), now).is_some() {
+                    continue;
+                }
+            }
+            let note = format!("handoff (observe): would make backup {} complete under its own name", backup.name);
+            tracing::info!(pod = %pod.key, volume = volume.name, ?trigger, note);
+            self.tell_observed(About::of(&pod, volume), "WouldResume", note);
+        }
+    }
+
+    /// An Event for mode `observe`; nobody waits for it.
+    pub(crate) fn tell_observed(&self, about: About, reason: &'static str, note: String) {
+        let teller = self.teller.clone();
+        tokio::spawn(async move { teller.tell_about(about, false, reason, &note).await });
+    }
+
     /// Records in-flight backups of a volume whose pod leaves. Returns the object if something was written.
     pub(crate) async fn checkpoint(
         &self,
         volume: &Volume,
         pod: &Pod,
         trigger: Trigger,
+        hold: Option<Hold>,
         backups: &[&BackupView],
         obs: &Observation,
     ) -> Result<Option<VolumeHandoff>, checkpoint::CheckpointError> {
         let claim_uid = volume.claim.as_ref().and_then(|c| self.cluster.read().claim(c)).map(|c| c.uid.clone());
-        let start = Start { volume, claim_uid, pod, trigger, now: Timestamp::now() };
+        let start = Start { volume, claim_uid, pod, trigger, hold, now: Timestamp::now() };
         let written = checkpoint::write(&self.client, self.current(&volume.name), &start, backups, obs).await?;
         if let Some(handoff) = &written {
             let names = handoff.owed().map(|c| c.backup.as_str()).collect::<Vec<_>>();

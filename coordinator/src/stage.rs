@@ -1,7 +1,10 @@
 //! For tests: a coordinator over caches that stand still, a storage manager by table, and an API server that knows one
 //! pod and writes down what is done to it.
 
-use crate::{Coordinator, Parts, lease::Leadership, metrics::Metrics, policy::Policy, queue::Queue, verdicts::PodRef};
+use crate::{
+    Coordinator, Parts, holds::Holds, lease::Leadership, metrics::Metrics, policy::Policy, queue::Queue,
+    verdicts::PodRef,
+};
 use axum::{
     Json, Router,
     body::Bytes,
@@ -270,6 +273,7 @@ pub fn coordinator(server: &Server, storage: &Arc<Storage>, index: Index) -> Arc
         cluster: Cache::fixed(index),
         storage: Arc::new(Shared(storage.clone())),
         handoffs: Cache::default(),
+        holds: Holds::new(&server.client(), "handoff-system").0,
         policy: Policy::default(),
         metrics: Metrics::new(&mut Registry::default()),
         queue: Arc::new(Queue::default()),

@@ -8,11 +8,18 @@
 //!
 //! So these evictions are answered 429 until the volumes of the node are where they are wanted, with an upper bound.
 
-use crate::{observation::Observation, shell::Coordinator, verdicts::PodRef};
-use handoff_cluster::{ObjectKey, Pod, Volume};
+use crate::{
+    observation::Observation,
+    shell::Coordinator,
+    verdicts::{EvictionVerdict, PodRef},
+};
+use handoff_cluster::{ObjectKey, Pod, Volume, settings::Mode};
 use handoff_storage::{StorageRole, VolumeState, VolumeView};
 use jiff::{SignedDuration, Timestamp};
-use std::sync::{Arc, PoisonError};
+use std::{sync::Arc, time::Duration};
+
+/// Writing down a first denial takes no longer than this: past it the pod may go. Less than the webhook's time-out.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A pod that waits for its volume for longer than this is stuck for another reason, and holds nobody.
 const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(5);
@@ -24,23 +31,40 @@ enum Role {
     Ourselves,
 }
 
+/// A pod that is still needed on its node.
+struct Needed {
+    pod: Arc<Pod>,
+    node: String,
+    role: Role,
+    moving: Arc<Volume>,
+    mode: Mode,
+}
+
 impl Coordinator {
-    /// Why the pod must not leave its node now; `None`: it may.
-    pub(crate) fn hold_storage(&self, pod: &PodRef, dry_run: bool, now: Timestamp) -> Option<String> {
-        let pod = self.cluster.read().pod(&ObjectKey::new(&pod.namespace, &pod.name))?;
-        let role = self.role_of(&pod)?;
-        let node = pod.node.as_deref()?;
-        let (cordoned, volumes) = {
-            let index = self.cluster.read();
-            let cordoned = index.node(node).is_some_and(|n| n.cordoned);
-            (cordoned, index.volumes_of_driver(self.storage.driver()).cloned().collect::<Vec<Arc<Volume>>>())
+    /// Whether the pod may leave its node now.
+    pub(crate) async fn hold_storage(&self, pod: &PodRef, dry_run: bool, now: Timestamp) -> EvictionVerdict {
+        let allow = |note| EvictionVerdict::Allow { note };
+        let Some(needed) = self.needed(pod, now) else { return allow(None) };
+        let Needed { pod, node, role, moving, mode } = needed;
+        let claim = moving.claim.as_ref().map(ToString::to_string).unwrap_or_default();
+        let why = format!("volume {} ({claim}) is leaving {node} and is not up elsewhere yet", moving.name);
+        if mode == Mode::Observe {
+            tracing::info!(pod = %pod.key, volume = moving.name, dry_run, "would be held: {why}");
+            return allow(Some(format!("handoff (observe): would hold this: {why}")));
+        }
+        let since = match self.holds.known(&pod.uid) {
+            Some(since) => since,
+            None if dry_run => now,
+            None => match self.begin_hold(&pod, now).await {
+                Some(since) => since,
+                // nobody would know when it began, so it could go on for ever
+                None => return allow(Some(format!("handoff: not held although {why}: it could not be written down"))),
+            },
         };
-        let moving = volumes.iter().find(|v| is_needed(&self.observe(v), node, cordoned, role, now))?;
-        let since = self.held_since(&pod.uid, dry_run, now);
         let until = since + self.policy.storage_hold;
         if now >= until {
             tracing::warn!(pod = %pod.key, volume = moving.name, "hold of a storage pod reached its deadline, let go");
-            return None;
+            return allow(None);
         }
         if !dry_run {
             self.metrics.held(match role {
@@ -49,12 +73,47 @@ impl Coordinator {
                 Role::Ourselves => "Handoff",
             });
         }
-        let claim = moving.claim.as_ref().map(ToString::to_string).unwrap_or_default();
-        Some(format!(
-            "storage leaves last: volume {} ({claim}) is leaving {node} and is not up elsewhere yet; held until it is, \
-             at most until {until:.0}",
-            moving.name
-        ))
+        let message = format!("storage leaves last: {why}; held until it is, at most until {until:.0}");
+        EvictionVerdict::Hold { message }
+    }
+
+    /// What still needs the pod on its node, if anything does. A volume in mode `enabled` comes before one in mode
+    /// `observe`.
+    fn needed(&self, pod: &PodRef, now: Timestamp) -> Option<Needed> {
+        let pod = self.cluster.read().pod(&ObjectKey::new(&pod.namespace, &pod.name))?;
+        let role = self.role_of(&pod)?;
+        let node = pod.node.clone()?;
+        let (cordoned, volumes) = {
+            let index = self.cluster.read();
+            let cordoned = index.node(&node).is_some_and(|n| n.cordoned);
+            (cordoned, index.volumes_of_driver(self.storage.driver()).cloned().collect::<Vec<Arc<Volume>>>())
+        };
+        let mut watched = None;
+        for volume in volumes {
+            let obs = self.observe(&volume);
+            if !is_needed(&obs, &node, cordoned, role, now) {
+                continue;
+            }
+            let handoff = self.current(&volume.name);
+            match self.mode_now(&volume, &obs, handoff.as_ref()) {
+                Mode::Enabled => return Some(Needed { pod, node, role, moving: volume, mode: Mode::Enabled }),
+                Mode::Observe => watched = Some(volume),
+                Mode::Disabled => {}
+            }
+        }
+        watched.map(|moving| Needed { pod, node, role, moving, mode: Mode::Observe })
+    }
+
+    async fn begin_hold(&self, pod: &Pod, now: Timestamp) -> Option<Timestamp> {
+        let written = self.holds.begin(&pod.uid, self.policy.storage_hold, now);
+        let error = match tokio::time::timeout(WRITE_TIMEOUT, written).await {
+            Ok(Ok(since)) => return Some(since),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        tracing::error!(pod = %pod.key, error, "a hold cannot be written down, the pod may go");
+        self.metrics.failed("Hold");
+        None
     }
 
     fn role_of(&self, pod: &Pod) -> Option<Role> {
@@ -63,18 +122,6 @@ impl Coordinator {
         let us = self.cluster.read().pod(&self.identity);
         let ours = us.is_some_and(|us| us.key.namespace == pod.key.namespace && name(&us) == name(pod));
         if ours { Some(Role::Ourselves) } else { self.storage.role_of(pod).map(Role::Storage) }
-    }
-
-    /// The first denial starts the clock. Forgotten long after its deadline.
-    fn held_since(&self, uid: &str, dry_run: bool, now: Timestamp) -> Timestamp {
-        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        let keep = self.policy.storage_hold + SignedDuration::from_mins(10);
-        holds.retain(|_, since| now.duration_since(*since) < keep);
-        match holds.get(uid) {
-            Some(since) => *since,
-            None if dry_run => now,
-            None => *holds.entry(uid.to_owned()).insert(now).get(),
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! are tested without a cluster.
 
 use futures::future::BoxFuture;
+pub use handoff_cluster::settings::{self, Settings};
 use std::collections::HashSet;
 
 /// A pod as a review names it.
@@ -45,20 +46,68 @@ pub struct PreferredNode {
     pub weight: i32,
 }
 
+/// A pod that is about to be created.
+#[derive(Clone, Debug)]
+pub struct NewPod<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its annotations of ours.
+    pub settings: Settings,
+    /// The claims it names.
+    pub claims: &'a [String],
+    /// Claims that will be made for it (ephemeral volumes). When the pod has a name they are in `claims` too.
+    pub templates: &'a [ClaimTemplate],
+}
+
+/// A claim that will be made from a pod's own template.
+#[derive(Clone, Debug, Default)]
+pub struct ClaimTemplate {
+    /// Storage class; `None` is the default class.
+    pub class: Option<String>,
+    /// Annotations of ours in the template.
+    pub settings: Settings,
+}
+
+/// What a new pod is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodPlan {
+    /// Nodes to prefer; empty when there is nothing to say.
+    pub nodes: Vec<PreferredNode>,
+    /// It has volumes that Handoff cares for: a scheduler tier, where one is on, is to see it.
+    pub ours: bool,
+    /// For whoever creates the pod.
+    pub warnings: Vec<String>,
+}
+
+/// What happens to the deletion of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotVerdict {
+    /// Let it through. The text becomes an admission warning, if there is one.
+    Allow {
+        /// What is lost by it.
+        note: Option<String>,
+    },
+    /// Answer 409: an owed backup needs it.
+    Needed {
+        /// Which handoff needs it, until when, and how to delete it all the same.
+        message: String,
+    },
+}
+
 /// Asked by the webhook.
 pub trait Admission: Send + Sync + 'static {
+    /// A pod is to be created: what it is given. From memory.
+    fn create(&self, pod: &NewPod<'_>) -> PodPlan;
     /// A pod is to be evicted. `dry_run`: decide, but write nothing.
     fn evict(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict>;
-    /// A pod is being deleted in another way: checkpoint what is in flight. Never blocks the deletion.
+    /// A pod of the storage manager, or one of ours, is to be evicted (storage leaves last).
+    fn evict_storage(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict>;
+    /// A pod is being deleted in another way: checkpoint what is in flight. Nobody waits for it.
     fn delete(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, ()>;
     /// A pod is being bound to `node`: its volumes will be wanted there.
     fn bind(&self, pod: PodRef, node: String, dry_run: bool) -> BoxFuture<'_, ()>;
-    /// Nodes that a new pod with these claims should prefer; empty when there is nothing to say.
-    fn prefer(&self, namespace: &str, claims: &[String]) -> Vec<PreferredNode>;
-    /// Why a snapshot of the storage manager must not be deleted now; `None`: it may.
-    fn snapshot_needed(&self, namespace: &str, name: &str) -> Option<String>;
-    /// Why a pod of the storage manager itself must not leave its node now (storage leaves last); `None`: it may.
-    fn storage_needed(&self, pod: &PodRef, dry_run: bool) -> Option<String>;
+    /// A snapshot of the storage manager is to be deleted. From memory.
+    fn delete_snapshot(&self, namespace: &str, name: &str) -> SnapshotVerdict;
 }
 
 /// Asked by the extender.

@@ -4,8 +4,12 @@
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use handoff_certs::Source;
-use handoff_coordinator::policy::Policy;
+use handoff_coordinator::{
+    policy::Policy,
+    verdicts::settings::{EvictionPolicy, Mode},
+};
 use handoff_extender::ExtenderConfig;
+use handoff_webhook::{SchedulerTier, WebhookConfig};
 use jiff::SignedDuration;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -91,6 +95,14 @@ pub struct ServeArgs {
     /// Memory in MiB that all questions with full nodes together may take.
     #[arg(long, env = "HANDOFF_EXTENDER_BODIES_MIB", default_value_t = 64)]
     extender_bodies_mib: u16,
+    /// Name of a second scheduler that asks the extender: new pods with our volumes that name no scheduler are given to
+    /// it. Off by default.
+    #[arg(long, env = "HANDOFF_SCHEDULER_NAME", value_parser = SchedulerTier::parse_name)]
+    pub scheduler_name: Option<String>,
+    /// Extended resource that new pods with our volumes ask for, such as `volumehandoff.io/volume`: the extender's
+    /// `managedResources`. Off by default.
+    #[arg(long, env = "HANDOFF_SCHEDULER_MARKER", value_parser = SchedulerTier::parse_marker)]
+    pub scheduler_marker: Option<String>,
     /// Volumes that are worked on at the same time.
     #[arg(long, env = "HANDOFF_WORKERS", default_value_t = 8)]
     pub workers: u16,
@@ -108,6 +120,18 @@ pub struct ServeArgs {
 /// Bounds of a handoff; each is a duration like `90s`, `5m` or `1h`.
 #[derive(Debug, Parser)]
 pub struct Bounds {
+    /// How much is done where no annotation `volumehandoff.io/mode` says: `enabled`, `observe` (say what would be done)
+    /// or `disabled` (only what is opted in).
+    #[arg(long, env = "HANDOFF_MODE", default_value_t = Mode::Enabled)]
+    mode: Mode,
+    /// What an eviction is answered while a backup is in flight, where no annotation `volumehandoff.io/eviction-policy`
+    /// says: `Checkpoint` or `FinishIfNear`.
+    #[arg(long, env = "HANDOFF_EVICTION_POLICY", default_value = "Checkpoint")]
+    eviction_policy: EvictionPolicy,
+    /// An eviction is held no longer than this under `FinishIfNear`, where no annotation `volumehandoff.io/max-hold` says
+    /// (at most 100 s).
+    #[arg(long, env = "HANDOFF_EVICTION_HOLD", default_value = "60s")]
+    eviction_hold: SignedDuration,
     /// A pre-stage that nobody adopted is withdrawn after this.
     #[arg(long, env = "HANDOFF_PRESTAGE_EXPIRY", default_value = "120s")]
     prestage_expiry: SignedDuration,
@@ -142,6 +166,9 @@ impl ServeArgs {
     pub fn policy(&self) -> anyhow::Result<Policy> {
         let b = &self.bounds;
         let policy = Policy {
+            mode: b.mode,
+            eviction_policy: b.eviction_policy,
+            eviction_hold: b.eviction_hold,
             prestage_expiry: b.prestage_expiry,
             resume_attempts: b.resume_attempts,
             resume_backoff: b.resume_backoff,
@@ -169,6 +196,14 @@ impl ServeArgs {
             large_bodies: usize::from(self.extender_bodies_mib) << 20,
             ..ExtenderConfig::default()
         }
+    }
+}
+
+impl ServeArgs {
+    /// What the webhook does.
+    pub fn webhook(&self) -> WebhookConfig {
+        let tier = SchedulerTier { scheduler_name: self.scheduler_name.clone(), marker: self.scheduler_marker.clone() };
+        WebhookConfig { tier, ..WebhookConfig::default() }
     }
 }
 
@@ -255,6 +290,30 @@ mod tests {
             let error = serve(&flags).unwrap().policy().unwrap_err();
             assert!(format!("{error:#}").contains(named), "{error:#}");
         }
+    }
+
+    #[test]
+    fn modes_and_marks_are_off_unless_asked_for_and_checked() {
+        assert_eq!(serve(&[]).unwrap().webhook(), WebhookConfig::default());
+        let args = serve(&["--mode", "disabled", "--eviction-policy", "FinishIfNear", "--eviction-hold", "90s"]);
+        let policy = args.unwrap().policy().unwrap();
+        assert_eq!((policy.mode, policy.eviction_policy), (Mode::Disabled, EvictionPolicy::FinishIfNear));
+        assert_eq!(policy.eviction_hold, SignedDuration::from_secs(90));
+        for (flag, value) in [
+            ("--mode", "off"),
+            ("--eviction-policy", "Wait"),
+            ("--eviction-hold", "2m"),
+            ("--scheduler-name", "default-scheduler"),
+            ("--scheduler-marker", "cpu"),
+        ] {
+            let error = match serve(&[flag, value]) {
+                Ok(args) => format!("{:#}", args.policy().unwrap_err()),
+                Err(error) => error.to_string(),
+            };
+            assert!(error.contains(flag.trim_start_matches('-')), "{error}");
+        }
+        let tier = serve(&["--scheduler-name", "second", "--scheduler-marker", "a.b/c"]).unwrap().webhook().tier;
+        assert_eq!((tier.scheduler_name.as_deref(), tier.marker.as_deref()), (Some("second"), Some("a.b/c")));
     }
 
     #[test]

@@ -164,6 +164,9 @@ fn handoff_lines(handoff: &VolumeHandoff) {
         to.as_deref().unwrap_or("?"),
         if duration.is_empty() { String::new() } else { format!(", workload ready after {duration}") },
     );
+    if let Some(hold) = spec.hold {
+        println!("    eviction first denied at {:.0}, held until {:.0} at most", hold.since, hold.deadline);
+    }
     if let Some(p) = prestage {
         let end = p.outcome.map_or_else(|| format!("open until {:.0}", p.expires_at), |o| format!("{o:?}"));
         println!("    pre-stage on {}: {end}", p.node);

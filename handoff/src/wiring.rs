@@ -4,11 +4,12 @@ use crate::{args::ServeArgs, observe::Reviews};
 use axum::Router;
 use handoff_cluster::{Cache, Change, ClusterCache, ObjectKey, OnChange, Task};
 use handoff_coordinator::{
-    Coordinator, Parts, api::VolumeHandoff, handoffs::Handoffs, lease::Elector, metrics::Metrics, policy::Policy,
-    queue::Queue,
+    Coordinator, Parts, api::VolumeHandoff, handoffs::Handoffs, holds::Holds, lease::Elector, metrics::Metrics,
+    policy::Policy, queue::Queue,
 };
 use handoff_extender::ExtenderConfig;
 use handoff_storage::longhorn::{DRIVER, Longhorn, StorageChange};
+use handoff_webhook::WebhookConfig;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub struct Core {
     extender: ExtenderConfig,
     /// What keeps the caches current.
     pub tasks: Vec<Task>,
+    config: WebhookConfig,
 }
 
 impl Core {
@@ -33,12 +35,14 @@ impl Core {
         let metrics = Metrics::new(registry);
         let reviews = Arc::new(Reviews::new(registry));
         let caches = Caches::new(client, &args.longhorn_namespace);
+        let (holds, holds_task) = Holds::new(client, &args.namespace);
         let elector = Elector::new(client.clone(), &args.namespace, "handoff", &args.pod_name);
         let coordinator = Arc::new(Coordinator::new(Parts {
             client: client.clone(),
             cluster: caches.cluster,
             storage: Arc::new(caches.storage),
             handoffs: caches.handoffs,
+            holds,
             policy,
             metrics,
             queue: caches.queue,
@@ -46,13 +50,13 @@ impl Core {
             leadership: elector.leadership(),
             identity: ObjectKey::new(&args.namespace, &args.pod_name),
         }));
-        Self { coordinator, elector, reviews, extender: args.extender(), tasks: caches.tasks }
+        let tasks = caches.tasks.into_iter().chain([holds_task]).collect();
+        Self { coordinator, elector, reviews, extender: args.extender(), config: args.webhook(), tasks }
     }
 
     /// The webhook's routes.
     pub fn webhook(&self) -> Router {
-        let config = handoff_webhook::WebhookConfig::default();
-        handoff_webhook::router(self.coordinator.clone(), config, self.reviews.clone())
+        handoff_webhook::router(self.coordinator.clone(), self.config.clone(), self.reviews.clone())
     }
 
     /// The extender's routes.

@@ -73,6 +73,11 @@ pub trait StorageManager: Send + Sync + 'static {
     /// Which part of the storage manager a pod is, if any.
     fn role_of(&self, pod: &Pod) -> Option<StorageRole>;
 
+    /// Someone has said on the volume itself that its snapshots may be deleted although a backup needs them.
+    fn allows_snapshot_deletion(&self, _handle: &str) -> bool {
+        false
+    }
+
     /// Asks for the volume on the node, with our mark, if its requests are still at `version`: whoever decided on an
     /// older state must not add a second one. Does nothing when the request is there already.
     fn place_prestage(&self, handle: &str, node: &str, version: &str) -> BoxFuture<'_, Result<(), StorageError>>;

@@ -7,7 +7,10 @@
 use handoff_coordinator::verdicts::PreferredNode;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use crate::review::{Text, text};
+use crate::{
+    patch::Patch,
+    review::{Text, text},
+};
 
 const AFFINITY: &str = "/spec/affinity";
 const NODE_AFFINITY: &str = "/spec/affinity/nodeAffinity";
@@ -74,17 +77,6 @@ fn weight(node: &PreferredNode) -> i32 {
 }
 
 #[derive(Serialize)]
-struct Add<V> {
-    op: &'static str,
-    path: &'static str,
-    value: V,
-}
-
-fn add<V>(path: &'static str, value: V) -> Add<V> {
-    Add { op: "add", path, value }
-}
-
-#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NewAffinity<'n> {
     node_affinity: NewNodeAffinity<'n>,
@@ -115,9 +107,13 @@ struct NewRequirement<'n> {
     values: [&'n str; 1],
 }
 
-/// The patch that makes a pod with `affinity` prefer `nodes`; `None` when it does so already. Terms that are there
+/// Makes a pod with `affinity` prefer `nodes`, where it does not do so already. Terms that are there
 /// stay as they are, whoever wrote them, and ours are not written a second time when the webhook is called again.
-pub(crate) fn patch(affinity: Option<&Affinity<'_>>, nodes: &[PreferredNode]) -> serde_json::Result<Option<Vec<u8>>> {
+pub(crate) fn add(
+    patch: &mut Patch,
+    affinity: Option<&Affinity<'_>>,
+    nodes: &[PreferredNode],
+) -> serde_json::Result<()> {
     let node_affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
     let preferred = node_affinity.and_then(|node| node.preferred_during_scheduling_ignored_during_execution.as_deref());
     let terms: Vec<NewPreferred<'_>> = nodes
@@ -136,23 +132,22 @@ pub(crate) fn patch(affinity: Option<&Affinity<'_>>, nodes: &[PreferredNode]) ->
         })
         .collect();
     if terms.is_empty() {
-        return Ok(None);
+        return Ok(());
     }
     // `add` to a member that exists would replace it, so each parent is written only where there is none. A null
     // counts as none.
-    let patch = if preferred.is_some() {
-        serde_json::to_vec(&terms.into_iter().map(|term| add(PREFERRED_END, term)).collect::<Vec<_>>())
-    } else if node_affinity.is_some() {
-        serde_json::to_vec(&[add(PREFERRED, terms)])
+    if preferred.is_some() {
+        return terms.into_iter().try_for_each(|term| patch.add(PREFERRED_END, term));
+    }
+    if node_affinity.is_some() {
+        return patch.add(PREFERRED, terms);
+    }
+    let node_affinity = NewNodeAffinity { preferred_during_scheduling_ignored_during_execution: terms };
+    if affinity.is_some() {
+        patch.add(NODE_AFFINITY, node_affinity)
     } else {
-        let node_affinity = NewNodeAffinity { preferred_during_scheduling_ignored_during_execution: terms };
-        if affinity.is_some() {
-            serde_json::to_vec(&[add(NODE_AFFINITY, node_affinity)])
-        } else {
-            serde_json::to_vec(&[add(AFFINITY, NewAffinity { node_affinity })])
-        }
-    };
-    patch.map(Some)
+        patch.add(AFFINITY, NewAffinity { node_affinity })
+    }
 }
 
 #[cfg(test)]
@@ -176,8 +171,9 @@ mod tests {
     fn patched(affinity: &Value, nodes: &[PreferredNode]) -> Option<Value> {
         let text = affinity.to_string();
         let parsed: Option<Affinity<'_>> = serde_json::from_str(&text).unwrap();
-        let operations = patch(parsed.as_ref(), nodes).unwrap()?;
-        let operations: json_patch::Patch = serde_json::from_slice(&operations).unwrap();
+        let mut patch = Patch::default();
+        add(&mut patch, parsed.as_ref(), nodes).unwrap();
+        let operations: json_patch::Patch = serde_json::from_slice(&patch.finish()?).unwrap();
         let mut pod = json!({"spec": {"affinity": affinity}});
         json_patch::patch(&mut pod, &operations).unwrap();
         Some(pod["spec"]["affinity"].take())

@@ -42,3 +42,13 @@ pub(crate) async fn bounded<T: Send + 'static>(
         Err(_) => Err(Missing::TimedOut),
     }
 }
+
+/// Starts `work` and lets it go on in the background. What comes from memory is done at once, without a task.
+pub(crate) fn detached(work: impl Future<Output = ()> + Send + 'static) -> Result<(), Missing> {
+    let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+    if let Some(done) = (&mut work).now_or_never() {
+        return done.map_err(|_| Missing::Panicked);
+    }
+    tokio::spawn(work.in_current_span());
+    Ok(())
+}

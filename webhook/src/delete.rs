@@ -1,5 +1,6 @@
-//! Pods DELETE: the last moment before SIGTERM at which an in-flight backup can be checkpointed. Always allowed: a
-//! denied deletion leaves pods behind that nobody deletes a second time.
+//! Pods DELETE: the last moment before SIGTERM at which an in-flight backup can be checkpointed. Always allowed, and
+//! allowed at once: a denied deletion leaves pods behind that nobody deletes a second time, a slow one holds up whoever
+//! deletes. The checkpoint is written meanwhile; the lease holder would write it from the watch, too.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use handoff_coordinator::verdicts::PodRef;
 
 use crate::{
     Serving,
-    bounded::bounded,
+    bounded::detached,
     observe::Outcome,
     pod::Pod,
     review::{Request, Subject, owned, text},
@@ -47,16 +48,10 @@ pub(crate) fn ask(request: &Request<'_, Pod<'_>>) -> Result<Question, Verdict> {
     Ok(Question { pod, dry_run: request.dry_run() })
 }
 
-pub(crate) async fn judge(serving: &Serving, Question { pod, dry_run }: Question) -> Verdict {
+pub(crate) fn judge(serving: &Serving, Question { pod, dry_run }: Question) -> Verdict {
     let admission = Arc::clone(&serving.admission);
-    let asked = pod.clone();
-    let budget = serving.config.delete_budget;
-    match bounded(budget, async move { admission.delete(asked, dry_run).await }).await {
+    match detached(async move { admission.delete(pod, dry_run).await }) {
         Ok(()) => Verdict::allowed(Outcome::Allowed),
-        Err(missing) => {
-            let PodRef { namespace, name, .. } = &pod;
-            tracing::warn!(%namespace, %name, ?missing, ?budget, "deletion allowed before its checkpoint was recorded");
-            missing.fail_open()
-        }
+        Err(missing) => missing.fail_open(),
     }
 }

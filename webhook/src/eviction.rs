@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     Serving,
-    bounded::bounded,
+    bounded::{Missing, bounded},
     observe::Outcome,
     review::{Request, Subject, Text, owned, text},
     verdict::Verdict,
@@ -84,11 +84,15 @@ pub(crate) async fn judge(serving: &Serving, Question { pod, dry_run }: Question
     let admission = Arc::clone(&serving.admission);
     let asked = pod.clone();
     let budget = serving.config.evict_budget;
-    let verdict = bounded(budget, async move { admission.evict(asked, dry_run).await }).await;
-    let PodRef { namespace, name, .. } = &pod;
+    answer(&pod, dry_run, bounded(budget, async move { admission.evict(asked, dry_run).await }).await)
+}
+
+/// The answer that a verdict makes, or none within its budget.
+pub(crate) fn answer(pod: &PodRef, dry_run: bool, verdict: Result<EvictionVerdict, Missing>) -> Verdict {
+    let PodRef { namespace, name, .. } = pod;
     match verdict {
         Ok(EvictionVerdict::Allow { note: None }) => Verdict::allowed(Outcome::Allowed),
-        Ok(EvictionVerdict::Allow { note: Some(note) }) => Verdict::warned(Outcome::Allowed, &note),
+        Ok(EvictionVerdict::Allow { note: Some(note) }) => Verdict::allowed(Outcome::Allowed).warn(&note),
         Ok(EvictionVerdict::Hold { message }) => {
             tracing::info!(%namespace, %name, dry_run, %message, "eviction held");
             Verdict::held(message)
@@ -98,7 +102,7 @@ pub(crate) async fn judge(serving: &Serving, Question { pod, dry_run }: Question
             Verdict::gone(message)
         }
         Err(missing) => {
-            tracing::warn!(%namespace, %name, ?missing, ?budget, "eviction allowed without a verdict");
+            tracing::warn!(%namespace, %name, ?missing, "eviction allowed without a verdict");
             missing.fail_open()
         }
     }

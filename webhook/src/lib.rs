@@ -23,34 +23,40 @@ mod create;
 mod delete;
 mod eviction;
 mod observe;
+mod patch;
 mod pod;
 mod review;
 mod snapshot;
 mod storage_last;
+mod tier;
 mod verdict;
 
 pub use observe::{Hook, Observe, Outcome};
+pub use tier::SchedulerTier;
 
 use observe::Timer;
 
-/// How long each kind of review may wait for its verdict. All of them are fail-open: when the time is up the request
-/// is allowed and the work goes on in the background.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How long each kind of review may wait for its verdict, and what new pods are marked with. All waits are fail-open:
+/// when the time is up the request is allowed and the work goes on in the background.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookConfig {
     /// Evictions: the checkpoint has to be written. Must stay below the webhook's `timeoutSeconds`.
     pub evict_budget: Duration,
-    /// Deletions: a denied or slow deletion hurts more than a late checkpoint.
-    pub delete_budget: Duration,
+    /// Evictions of the storage manager's pods: a first denial has to be written. Must stay below `timeoutSeconds`, too.
+    pub storage_budget: Duration,
     /// Bindings: holds up one pod's binding goroutine in the scheduler.
     pub bind_budget: Duration,
+    /// Marks for a scheduler that asks the extender.
+    pub tier: SchedulerTier,
 }
 
 impl Default for WebhookConfig {
     fn default() -> Self {
         Self {
             evict_budget: Duration::from_secs(4),
-            delete_budget: Duration::from_secs(1),
+            storage_budget: Duration::from_millis(1500),
             bind_budget: Duration::from_millis(20),
+            tier: SchedulerTier::default(),
         }
     }
 }
@@ -59,7 +65,7 @@ impl Default for WebhookConfig {
 #[derive(Clone)]
 pub(crate) struct Serving {
     pub(crate) admission: Arc<dyn Admission>,
-    pub(crate) config: WebhookConfig,
+    pub(crate) config: Arc<WebhookConfig>,
     observe: Arc<dyn Observe>,
 }
 
@@ -85,12 +91,12 @@ pub fn router(admission: Arc<dyn Admission>, config: WebhookConfig, observe: Arc
         .route("/validate/snapshots", post(snapshots))
         // The listener limits bodies; axum's own limit of 2 MB would turn away large objects without a word.
         .layer(DefaultBodyLimit::disable())
-        .with_state(Serving { admission, config, observe })
+        .with_state(Serving { admission, config: Arc::new(config), observe })
 }
 
 async fn pods(State(serving): State<Serving>, body: Bytes) -> Response {
     let timer = Timer::start(&*serving.observe, Hook::PodCreate);
-    match review::read(&body, create::is_ours, |request| create::judge(&*serving.admission, request)) {
+    match review::read(&body, create::is_ours, |request| create::judge(&serving, request)) {
         Ok((head, verdict)) => timer.answer(&head, verdict),
         Err(malformed) => timer.malformed(&malformed),
     }
@@ -99,7 +105,7 @@ async fn pods(State(serving): State<Serving>, body: Bytes) -> Response {
 async fn pods_delete(State(serving): State<Serving>, body: Bytes) -> Response {
     let timer = Timer::start(&*serving.observe, Hook::PodDelete);
     match review::read(&body, delete::is_ours, delete::ask) {
-        Ok((head, Ok(question))) => timer.answer(&head, delete::judge(&serving, question).await),
+        Ok((head, Ok(question))) => timer.answer(&head, delete::judge(&serving, question)),
         Ok((head, Err(verdict))) => timer.answer(&head, verdict),
         Err(malformed) => timer.malformed(&malformed),
     }
@@ -117,7 +123,7 @@ async fn evictions(State(serving): State<Serving>, body: Bytes) -> Response {
 async fn storage_evictions(State(serving): State<Serving>, body: Bytes) -> Response {
     let timer = Timer::start(&*serving.observe, Hook::StorageEviction);
     match review::read(&body, eviction::is_ours, eviction::ask) {
-        Ok((head, Ok(question))) => timer.answer(&head, storage_last::judge(&*serving.admission, &question)),
+        Ok((head, Ok(question))) => timer.answer(&head, storage_last::judge(&serving, question).await),
         Ok((head, Err(verdict))) => timer.answer(&head, verdict),
         Err(malformed) => timer.malformed(&malformed),
     }

@@ -1,10 +1,15 @@
 //! The few fields of a Pod that decide whether it concerns us.
 
+use handoff_coordinator::verdicts::{
+    ClaimTemplate, Settings,
+    settings::{EVICTION_POLICY, MAX_HOLD, MODE},
+};
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
 
 use crate::{
     affinity::Affinity,
-    review::{Text, text},
+    review::{Text, owned, text},
 };
 
 #[derive(Deserialize)]
@@ -25,15 +30,34 @@ pub(crate) struct Metadata<'a> {
     #[serde(borrow)]
     pub(crate) uid: Option<Text<'a>>,
     deletion_timestamp: Option<IgnoredAny>,
-    annotations: Option<Annotations>,
+    #[serde(borrow)]
+    annotations: Option<Annotations<'a>>,
     #[serde(borrow)]
     owner_references: Option<Vec<Owner<'a>>>,
 }
 
+/// The annotations that are read here. The names are those of [`handoff_coordinator::verdicts::settings`].
 #[derive(Deserialize)]
-struct Annotations {
+struct Annotations<'a> {
     #[serde(rename = "kubernetes.io/config.mirror")]
     mirror: Option<IgnoredAny>,
+    #[serde(borrow, rename = "volumehandoff.io/mode")]
+    mode: Option<Text<'a>>,
+    #[serde(borrow, rename = "volumehandoff.io/eviction-policy")]
+    eviction_policy: Option<Text<'a>>,
+    #[serde(borrow, rename = "volumehandoff.io/max-hold")]
+    max_hold: Option<Text<'a>>,
+}
+
+impl Annotations<'_> {
+    fn settings(&self) -> Settings {
+        Settings::read(|key| match key {
+            MODE => self.mode.as_deref(),
+            EVICTION_POLICY => self.eviction_policy.as_deref(),
+            MAX_HOLD => self.max_hold.as_deref(),
+            _ => None,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -51,6 +75,11 @@ pub(crate) struct Spec<'a> {
     volumes: Option<Vec<Volume<'a>>>,
     #[serde(borrow)]
     pub(crate) affinity: Option<Affinity<'a>>,
+    #[serde(borrow)]
+    pub(crate) scheduler_name: Option<Text<'a>>,
+    /// Read only where a marker is configured.
+    #[serde(borrow)]
+    pub(crate) containers: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -60,7 +89,36 @@ struct Volume<'a> {
     name: Option<Text<'a>>,
     #[serde(borrow)]
     persistent_volume_claim: Option<ClaimSource<'a>>,
-    ephemeral: Option<IgnoredAny>,
+    #[serde(borrow)]
+    ephemeral: Option<Ephemeral<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Ephemeral<'a> {
+    #[serde(borrow)]
+    volume_claim_template: Option<Template<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Template<'a> {
+    #[serde(borrow)]
+    metadata: Option<TemplateMetadata<'a>>,
+    #[serde(borrow)]
+    spec: Option<TemplateSpec<'a>>,
+}
+
+#[derive(Deserialize)]
+struct TemplateMetadata<'a> {
+    #[serde(borrow)]
+    annotations: Option<Annotations<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TemplateSpec<'a> {
+    #[serde(borrow)]
+    storage_class_name: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -120,6 +178,26 @@ impl Pod<'_> {
         claims
     }
 
+    /// Claims that will be made from the pod's own templates.
+    pub(crate) fn templates(&self) -> Vec<ClaimTemplate> {
+        let ephemeral = self.volumes().iter().filter_map(|volume| volume.ephemeral.as_ref());
+        let template = ephemeral.map(|ephemeral| ephemeral.volume_claim_template.as_ref()).map(|template| {
+            let annotations = template.and_then(|t| t.metadata.as_ref()).and_then(|meta| meta.annotations.as_ref());
+            let spec = template.and_then(|t| t.spec.as_ref());
+            ClaimTemplate {
+                class: owned(spec.and_then(|spec| spec.storage_class_name.as_ref())),
+                settings: annotations.map(Annotations::settings).unwrap_or_default(),
+            }
+        });
+        template.collect()
+    }
+
+    /// Its annotations of ours.
+    pub(crate) fn settings(&self) -> Settings {
+        let annotations = self.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());
+        annotations.map(Annotations::settings).unwrap_or_default()
+    }
+
     fn volumes(&self) -> &[Volume<'_>] {
         self.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()
     }
@@ -150,6 +228,21 @@ mod tests {
         let json = r#"{"metadata":{"generateName":"web-"},"spec":{"volumes":[{"name":"s","ephemeral":{}}]}}"#;
         assert!(pod(json).claims().is_empty());
         assert!(pod(json).has_claims());
+        assert_eq!(pod(json).templates().len(), 1);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_read_from_the_pod_and_from_its_templates() {
+        use handoff_coordinator::verdicts::settings::Mode;
+        let json = r#"{"metadata":{"annotations":{"volumehandoff.io/mode":"observe","other":"x"}},"spec":{"volumes":[
+            {"name":"s","ephemeral":{"volumeClaimTemplate":{"metadata":{"annotations":{"volumehandoff.io/mode":"disabled"}},
+                "spec":{"storageClassName":"fast"}}}},
+            {"name":"t","ephemeral":{"volumeClaimTemplate":{"spec":{}}}}]}}"#;
+        let pod = pod(json);
+        assert_eq!(pod.settings().mode.value(), Some(Mode::Observe));
+        let [first, second] = pod.templates().try_into().unwrap();
+        assert_eq!((first.class.as_deref(), first.settings.mode.value()), (Some("fast"), Some(Mode::Disabled)));
+        assert!(second.class.is_none() && second.settings.is_empty());
     }
 
     #[test]

@@ -22,7 +22,7 @@ const MALFORMED_CHARS: usize = 256;
 
 /// A string that borrows from the body unless it holds escapes. A plain `Cow` inside an `Option` or `Vec` never
 /// borrows, whatever its attributes say; behind a type of its own it does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -241,8 +241,8 @@ struct AnswerResponse<'a> {
     allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<AnswerStatus<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warnings: Option<[&'a str; 1]>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,7 +260,7 @@ struct AnswerStatus<'a> {
 impl Head<'_> {
     /// HTTP 200 with the review's answer; the API server takes any other status as a failed call, not as a denial.
     pub(crate) fn answer(&self, verdict: Verdict) -> Response {
-        let Verdict { outcome: _, denial, warning, patch } = verdict;
+        let Verdict { outcome: _, denial, warnings, patch } = verdict;
         let answer = Answer {
             api_version: &self.api_version,
             kind: &self.kind,
@@ -273,7 +273,7 @@ impl Head<'_> {
                     reason: denial.reason,
                     message: &denial.message,
                 }),
-                warnings: warning.as_deref().map(|warning| [warning]),
+                warnings: &warnings,
                 patch_type: patch.is_some().then_some("JSONPatch"),
                 patch: patch.map(|patch| STANDARD.encode(patch)),
             },

@@ -1,16 +1,18 @@
 //! `pods/eviction` CREATE for the storage manager's own pods: they leave a node after the volumes have left it, since
 //! a volume that is detaching needs them for it.
 
-use handoff_coordinator::verdicts::Admission;
+use std::sync::Arc;
 
-use crate::{eviction::Question, observe::Outcome, verdict::Verdict};
+use crate::{
+    Serving,
+    bounded::bounded,
+    eviction::{self, Question},
+    verdict::Verdict,
+};
 
-pub(crate) fn judge(admission: &dyn Admission, Question { pod, dry_run }: &Question) -> Verdict {
-    match admission.storage_needed(pod, *dry_run) {
-        Some(message) => {
-            tracing::info!(namespace = %pod.namespace, name = %pod.name, dry_run, %message, "storage pod's eviction held");
-            Verdict::held(message)
-        }
-        None => Verdict::allowed(Outcome::Allowed),
-    }
+pub(crate) async fn judge(serving: &Serving, Question { pod, dry_run }: Question) -> Verdict {
+    let admission = Arc::clone(&serving.admission);
+    let asked = pod.clone();
+    let budget = serving.config.storage_budget;
+    eviction::answer(&pod, dry_run, bounded(budget, async move { admission.evict_storage(asked, dry_run).await }).await)
 }

@@ -4,6 +4,8 @@ use crate::observe::Outcome;
 
 /// The longest warning. The API server turns each into an HTTP header and drops all of them past 4,096 bytes.
 const WARNING_CHARS: usize = 256;
+/// The most warnings in one answer.
+const WARNINGS: usize = 4;
 
 /// What the review is answered with.
 #[derive(Debug)]
@@ -11,7 +13,7 @@ pub(crate) struct Verdict {
     pub(crate) outcome: Outcome,
     /// `Some` denies.
     pub(crate) denial: Option<Denial>,
-    pub(crate) warning: Option<String>,
+    pub(crate) warnings: Vec<String>,
     /// JSON Patch, as JSON text.
     pub(crate) patch: Option<Vec<u8>>,
 }
@@ -26,7 +28,7 @@ pub(crate) struct Denial {
 
 impl Verdict {
     pub(crate) fn allowed(outcome: Outcome) -> Self {
-        Self { outcome, denial: None, warning: None, patch: None }
+        Self { outcome, denial: None, warnings: Vec::new(), patch: None }
     }
 
     pub(crate) fn skipped() -> Self {
@@ -37,14 +39,18 @@ impl Verdict {
         Self { patch: Some(patch), ..Self::allowed(Outcome::Patched) }
     }
 
-    pub(crate) fn warned(outcome: Outcome, text: &str) -> Self {
-        Self { warning: Some(one_line(text, WARNING_CHARS)), ..Self::allowed(outcome) }
+    /// Adds a warning for whoever made the request, as long as there is room.
+    pub(crate) fn warn(mut self, text: &str) -> Self {
+        if self.warnings.len() < WARNINGS {
+            self.warnings.push(one_line(text, WARNING_CHARS));
+        }
+        self
     }
 
     /// The review is not what its route is for, i.e. the webhook configuration is wrong. That must not block anything.
     pub(crate) fn misrouted(what: &str) -> Self {
         tracing::warn!(review = what, "review of a kind that this route is not for: allowed unseen");
-        Self::warned(Outcome::Misrouted, &format!("handoff: not judged, this webhook is not for {what}"))
+        Self::allowed(Outcome::Misrouted).warn(&format!("handoff: not judged, this webhook is not for {what}"))
     }
 
     /// "Not yet", for evictions: the only answer that every evictor retries. It has no `retryAfterSeconds`, because

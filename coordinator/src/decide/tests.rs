@@ -1,7 +1,7 @@
 //! Tables: one story each, told in observations.
 
 use super::*;
-use crate::api::{Checkpoint, PodIdentity, Resume, VolumeIdentity};
+use crate::api::{Checkpoint, Hold, PodIdentity, Resume, VolumeIdentity};
 use handoff_cluster::{Attachment, ObjectKey, Pod};
 use handoff_storage::{AttachRequest, BackupView, ReplicaView, SnapshotView, VolumeState, VolumeView};
 use std::sync::Arc;
@@ -13,10 +13,11 @@ pub(crate) fn at(seconds: f64) -> Timestamp {
 pub(crate) fn spec(backups: &[&str]) -> VolumeHandoffSpec {
     VolumeHandoffSpec {
         volume: VolumeIdentity { driver: "d".into(), handle: "v".into(), volume: "pv".into(), claim: "c".into() },
-        pod: PodIdentity { name: "db-0".into(), uid: "old".into() },
+        pod: PodIdentity { name: "db-0".into(), uid: "old".into(), mode: None },
         from: "a".into(),
         trigger: Trigger::Eviction,
         triggered_at: at(0.0),
+        hold: None,
         checkpoints: (backups.iter().zip(0_u8..))
             .map(|(b, i)| Checkpoint {
                 backup: (*b).into(),
@@ -543,4 +544,23 @@ fn the_next_try_of_a_job_is_waited_for_but_is_not_safe_before_it_is_complete() {
     let mut s = begin();
     s.obs.backups[1].state = BackupState::Lost;
     assert_eq!(s.decide(30.0), [Action::Probe { backup: "b1".into() }], "the try failed: ours again");
+}
+
+#[test]
+fn a_pod_that_is_held_or_refused_by_a_budget_and_never_leaves() {
+    // held by us, or let through and then refused by a disruption budget again and again
+    for hold in [Some(Hold { since: at(0.0), deadline: at(60.0) }), None] {
+        let mut s = Story::begin(&["b1"]);
+        s.spec.hold = hold;
+        s.obs.cordoned = vec!["a".into()];
+        s.obs.candidates = vec!["b".into()];
+        for seconds in [0.0, 5.0, 59.0, 61.0, 300.0] {
+            assert_eq!(s.decide(seconds), [], "{seconds} s");
+            assert_eq!(s.journal.phase, Some(Phase::Checkpointed), "{seconds} s");
+        }
+        s.backups(vec![backup("b1", BackupState::Completed, Some(310.0))]);
+        assert_eq!(s.decide(311.0), []);
+        assert_eq!((s.journal.phase, s.journal.prestage.clone()), (Some(Phase::Complete), None));
+        assert_eq!(s.decide(311.0 + 3600.0), [Action::Forget]);
+    }
 }

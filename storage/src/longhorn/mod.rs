@@ -15,7 +15,7 @@ use crate::{
     model::{BackupView, Gates, HostTable, PreStageGate, SnapshotView, StorageRole, VolumeView},
 };
 use futures::future::BoxFuture;
-use handoff_cluster::{Cache, ClusterCache, OnChange, Pod, Task};
+use handoff_cluster::{Cache, ClusterCache, OnChange, Pod, Task, settings::ALLOW_SNAPSHOT_DELETION};
 use hashbrown::HashMap;
 use jiff::Timestamp;
 use kube::{Api, Client, Resource};
@@ -194,6 +194,11 @@ impl StorageManager for Longhorn {
 
     fn role_of(&self, pod: &Pod) -> Option<StorageRole> {
         (pod.key.namespace == self.namespace).then(|| host::role_of(pod)).flatten()
+    }
+
+    fn allows_snapshot_deletion(&self, handle: &str) -> bool {
+        let annotation = |v: &wire::Volume| v.metadata.annotations.as_ref()?.get(ALLOW_SNAPSHOT_DELETION).cloned();
+        self.store.read().volumes.get(handle).and_then(annotation).is_some_and(|value| value == "true")
     }
 
     fn place_prestage(&self, handle: &str, node: &str, version: &str) -> BoxFuture<'_, Result<(), StorageError>> {

@@ -129,10 +129,11 @@ pub fn spec(config: &Config, h: &Handoff) -> VolumeHandoffSpec {
     let recorded = (0..MAX_BACKUPS).filter_map(|b| Some((b, h.checkpoints[b]?)));
     VolumeHandoffSpec {
         volume: VolumeIdentity { driver: "d".into(), handle: "v".into(), volume: "v".into(), claim: "c".into() },
-        pod: PodIdentity { name: "db-0".into(), uid: uid(h.pod) },
+        pod: PodIdentity { name: "db-0".into(), uid: uid(h.pod), mode: None },
         from: node(h.from),
         trigger: Trigger::Eviction,
         triggered_at: ago(h.age),
+        hold: None,
         checkpoints: recorded
             .map(|(b, age)| Checkpoint {
                 backup: backup_name(b),

@@ -116,7 +116,7 @@ impl Model {
             claim: Some(ObjectKey::new("ns", "c")),
             shared: false,
         };
-        let start = Start { volume: &volume, claim_uid: None, pod: &pod, trigger, now: lens::now() };
+        let start = Start { volume: &volume, claim_uid: None, pod: &pod, trigger, hold: None, now: lens::now() };
         let merge = |h: Option<Handoff>| {
             let object = h.map(|h| lens::object(&self.config, &h));
             (self.config.merge)(object.as_ref(), &start, &chosen, &obs)

@@ -11,32 +11,63 @@ use crate::support::{ROUTES, Script, post, post_with, review};
 
 const ASYNCHRONOUS: [(&str, &str, Hook); 3] = [
     ("eviction-kubectl-drain", "/validate/evictions", Hook::Eviction),
-    ("pod-delete-kubectl", "/validate/pods-delete", Hook::PodDelete),
+    ("eviction-instance-manager", "/validate/storage-evictions", Hook::StorageEviction),
     ("binding-scheduler", "/validate/bindings", Hook::Binding),
 ];
 
 fn hold() -> Script {
-    Script { eviction: EvictionVerdict::Hold { message: "not yet".to_owned() }, ..Script::default() }
+    let message = "not yet".to_owned();
+    Script { storage: Some(message.clone()), eviction: EvictionVerdict::Hold { message }, ..Script::default() }
+}
+
+/// Waits until the work behind an answer is done.
+async fn done(script: &Script) -> bool {
+    for _ in 0..500 {
+        if *script.done.lock().unwrap() == 1 {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
 }
 
 #[tokio::test]
 async fn a_late_verdict_lets_the_request_through_and_is_still_worked_out() {
     let short = Duration::from_millis(5);
-    let config = WebhookConfig { evict_budget: short, delete_budget: short, bind_budget: short };
+    let config =
+        WebhookConfig { evict_budget: short, storage_budget: short, bind_budget: short, ..WebhookConfig::default() };
     for (file, route, hook) in ASYNCHRONOUS {
         let script = Arc::new(Script { takes: Duration::from_millis(100), ..hold() });
         let review = review(file);
-        let answer = post_with(&script, config, route, review.to_string()).await;
+        let answer = post_with(&script, config.clone(), route, review.to_string()).await;
         assert_eq!(answer.response(&review)["allowed"], true, "{file}");
         assert_eq!(answer.observed, [(hook, Outcome::TimedOut)], "{file}");
         assert_eq!(*script.done.lock().unwrap(), 0, "{file}: answered before the work was done");
-        for _ in 0..500 {
-            if *script.done.lock().unwrap() == 1 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert_eq!(*script.done.lock().unwrap(), 1, "{file}: the work went on");
+        assert!(done(&script).await, "{file}: the work went on");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_waits_for_nothing() {
+    let review = review("pod-delete-kubectl");
+    // the work cannot end before the answer is there: it is not even awaited
+    let script = Arc::new(Script { takes: Duration::from_millis(50), ..hold() });
+    let answer = post(&script, "/validate/pods-delete", review.to_string()).await;
+    assert_eq!(answer.response(&review)["allowed"], true);
+    assert_eq!(answer.observed, [(Hook::PodDelete, Outcome::Allowed)]);
+    assert!(done(&script).await, "the checkpoint is written all the same");
+    let panics = Arc::new(Script { panics: true, ..hold() });
+    let answer = post(&panics, "/validate/pods-delete", review.to_string()).await;
+    assert_eq!(answer.response(&review)["allowed"], true);
+}
+
+#[tokio::test]
+async fn both_reviews_of_one_deletion_are_allowed() {
+    for file in ["pod-delete-kubectl", "pod-delete-kubectl", "pod-delete-force-second-call", "pod-delete-kubelet-final"]
+    {
+        let review = review(file);
+        let answer = post(&Arc::default(), "/validate/pods-delete", review.to_string()).await;
+        assert_eq!(answer.response(&review)["allowed"], true, "{file}");
     }
 }
 

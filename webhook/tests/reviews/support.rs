@@ -11,7 +11,9 @@ use axum::{
     http::{Request, StatusCode},
 };
 use futures::future::BoxFuture;
-use handoff_coordinator::verdicts::{Admission, EvictionVerdict, PodRef, PreferredNode};
+use handoff_coordinator::verdicts::{
+    Admission, EvictionVerdict, NewPod, PodPlan, PodRef, PreferredNode, SnapshotVerdict,
+};
 use handoff_webhook::{Hook, Observe, Outcome, WebhookConfig, router};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -29,6 +31,9 @@ pub const ROUTES: [&str; 6] = [
 pub struct Script {
     pub eviction: EvictionVerdict,
     pub preferred: Vec<PreferredNode>,
+    /// Whether a new pod's volumes are ours.
+    pub ours: bool,
+    pub warnings: Vec<String>,
     pub snapshot: Option<String>,
     pub storage: Option<String>,
     /// How long the three asynchronous answers take.
@@ -43,6 +48,8 @@ impl Default for Script {
         Self {
             eviction: EvictionVerdict::Allow { note: None },
             preferred: Vec::new(),
+            ours: false,
+            warnings: Vec::new(),
             snapshot: None,
             storage: None,
             takes: Duration::ZERO,
@@ -96,19 +103,29 @@ impl Admission for Script {
         Box::pin(self.work())
     }
 
-    fn prefer(&self, namespace: &str, claims: &[String]) -> Vec<PreferredNode> {
-        self.ask(format!("prefer {namespace}/{}", claims.join(",")));
-        self.preferred.clone()
+    fn create(&self, pod: &NewPod<'_>) -> PodPlan {
+        let templates = if pod.templates.is_empty() { String::new() } else { format!(" +{}", pod.templates.len()) };
+        self.ask(format!("create {}/{}{templates}", pod.namespace, pod.claims.join(",")));
+        PodPlan { nodes: self.preferred.clone(), ours: self.ours, warnings: self.warnings.clone() }
     }
 
-    fn snapshot_needed(&self, namespace: &str, name: &str) -> Option<String> {
+    fn delete_snapshot(&self, namespace: &str, name: &str) -> SnapshotVerdict {
         self.ask(format!("snapshot {namespace}/{name}"));
-        self.snapshot.clone()
+        match &self.snapshot {
+            Some(message) => SnapshotVerdict::Needed { message: message.clone() },
+            None => SnapshotVerdict::Allow { note: None },
+        }
     }
 
-    fn storage_needed(&self, pod: &PodRef, dry_run: bool) -> Option<String> {
-        self.ask(format!("storage {}", show(pod, dry_run)));
-        self.storage.clone()
+    fn evict_storage(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict> {
+        self.ask(format!("storage {}", show(&pod, dry_run)));
+        Box::pin(async {
+            self.work().await;
+            match &self.storage {
+                Some(message) => EvictionVerdict::Hold { message: message.clone() },
+                None => EvictionVerdict::Allow { note: None },
+            }
+        })
     }
 }
 

@@ -67,17 +67,17 @@ fn creations() -> Vec<Case> {
             "pod-create-statefulset",
             route,
             prefers(&[("node-2", 50), ("node-3", 10)]),
-            &["prefer shop/data-db-0"],
+            &["create shop/data-db-0"],
             hook(Outcome::Patched),
             Patched(json!([{"op": "add", "path": "/spec/affinity", "value": {"nodeAffinity": {
                 "preferredDuringSchedulingIgnoredDuringExecution": [term("node-2", 50), term("node-3", 10)]}}}])),
         ),
-        case("pod-create-statefulset", route, plain(), &["prefer shop/data-db-0"], hook(Outcome::Allowed), Allowed),
+        case("pod-create-statefulset", route, plain(), &["create shop/data-db-0"], hook(Outcome::Allowed), Allowed),
         case(
             "pod-create-replicaset-generate-name",
             route,
             prefers(&[("node-2", 50), ("node-3", 10)]),
-            &["prefer shop/wiki"],
+            &["create shop/wiki +1"],
             hook(Outcome::Patched),
             Patched(json!([{"op": "add", "path": terms, "value": term("node-2", 50)},
                 {"op": "add", "path": terms, "value": term("node-3", 10)}])),
@@ -182,6 +182,34 @@ fn bindings() -> Vec<Case> {
     ["binding-scheduler", "binding-legacy-collection"]
         .map(|file| case(file, "/validate/bindings", plain(), asked, hook, Allowed))
         .into()
+}
+
+/// A snapshot that is needed, with an annotation of its own.
+#[tokio::test]
+async fn a_snapshot_is_given_up_by_its_own_annotation() {
+    let needed = || Arc::new(Script { snapshot: Some("backup-1 is resumed from it".to_owned()), ..Script::default() });
+    for (value, allowed) in [("true", true), ("false", false), ("yes", false)] {
+        let mut review = review("snapshot-delete");
+        let annotations = json!({"volumehandoff.io/allow-snapshot-deletion": value, "other": "x"});
+        review["request"]["oldObject"]["metadata"]["annotations"] = annotations;
+        let response = post(&needed(), "/validate/snapshots", review.to_string()).await.response(&review);
+        assert_eq!(response["allowed"], allowed, "{value}");
+        let said = if allowed { &response["warnings"][0] } else { &response["status"]["message"] };
+        assert!(said.as_str().unwrap().contains("backup-1 is resumed from it"), "{value}: {said}");
+        assert_eq!(said.as_str().unwrap().contains("must be true or false"), value == "yes", "{said}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_creates_a_pod_is_told_with_and_without_a_patch() {
+    for nodes in [&[("node-2", 50)][..], &[]] {
+        let warnings = (0..9).map(|n| format!("warning {n}")).collect();
+        let script = Arc::new(Script { warnings, ..prefers(nodes) });
+        let review = review("pod-create-statefulset");
+        let response = post(&script, "/mutate/pods", review.to_string()).await.response(&review);
+        assert_eq!(response["warnings"], json!(["warning 0", "warning 1", "warning 2", "warning 3"]));
+        assert_eq!(response.get("patch").is_some(), !nodes.is_empty());
+    }
 }
 
 fn snapshots() -> Vec<Case> {

@@ -1,0 +1,120 @@
+use super::*;
+use crate::api::VolumeHandoffStatus;
+use handoff_cluster::{ObjectKey, settings::Settings};
+use handoff_storage::BackupState;
+use jiff::SignedDuration;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn pod(uid: &str) -> Pod {
+    Pod {
+        key: ObjectKey::new("shop", "db-0"),
+        uid: uid.into(),
+        node: Some("a".into()),
+        terminating: false,
+        finished: false,
+        ready: true,
+        created: None,
+        claims: vec!["data".into()],
+        owner_kind: None,
+        labels: std::collections::BTreeMap::default(),
+        settings: Settings::default(),
+    }
+}
+
+fn volume() -> Volume {
+    Volume {
+        name: "pv".into(),
+        driver: "d".into(),
+        handle: "v".into(),
+        claim: Some(ObjectKey::new("shop", "data")),
+        shared: false,
+    }
+}
+
+fn backup(name: &str) -> BackupView {
+    BackupView {
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        resource_version: "1".into(),
+        state: BackupState::Running,
+        progress: 20,
+        snapshot: "s".into(),
+        target: "default".into(),
+        mode: "incremental".into(),
+        recurring_job: None,
+        replica_address: None,
+        error: None,
+        ended_at: None,
+        asked_at: None,
+        created: None,
+        uploaded_bytes: None,
+    }
+}
+
+fn hold(since: i64) -> Hold {
+    Hold { since: at(since), deadline: at(since) + SignedDuration::from_mins(1) }
+}
+
+/// What an eviction or deletion of `pod` at `now` makes of `existing`.
+fn merged(existing: Option<&VolumeHandoff>, pod: &Pod, hold: Option<Hold>, now: i64) -> Option<VolumeHandoffSpec> {
+    let (volume, backup) = (volume(), backup("b"));
+    let trigger = Trigger::Eviction;
+    let start = Start { volume: &volume, claim_uid: None, pod, trigger, hold, now: at(now) };
+    merge(existing, &start, &[&backup], &Observation::default())
+}
+
+fn handoff(spec: VolumeHandoffSpec, finished: bool) -> VolumeHandoff {
+    let mut handoff = VolumeHandoff::new("pv", spec);
+    handoff.metadata.resource_version = Some("7".into());
+    let (move_started_at, finished_at) = (Some(handoff.spec.triggered_at), finished.then(|| at(100)));
+    handoff.status = Some(VolumeHandoffStatus { move_started_at, finished_at, ..VolumeHandoffStatus::default() });
+    handoff
+}
+
+#[test]
+fn a_hold_counts_from_the_first_denial() {
+    let first = merged(None, &pod("old"), Some(hold(0)), 0).unwrap();
+    assert_eq!(first.hold, Some(hold(0)));
+    let recorded = handoff(first, false);
+    assert_eq!(merged(Some(&recorded), &pod("old"), Some(hold(5)), 5), None, "nothing new");
+    assert_eq!(merged(Some(&recorded), &pod("old"), None, 70), None, "over, and still written down");
+}
+
+#[test]
+fn a_hold_that_begins_later_is_added_to_the_record() {
+    let recorded = handoff(merged(None, &pod("old"), None, 0).unwrap(), false);
+    assert_eq!(recorded.spec.hold, None);
+    let held = merged(Some(&recorded), &pod("old"), Some(hold(9)), 9).unwrap();
+    assert_eq!((held.hold, held.triggered_at), (Some(hold(9)), at(0)), "the same move");
+}
+
+#[test]
+fn the_next_page_says_nothing_of_the_hold_before() {
+    let recorded = handoff(merged(None, &pod("old"), Some(hold(0)), 0).unwrap(), true);
+    let next = merged(Some(&recorded), &pod("new"), None, 500).unwrap();
+    assert_eq!((next.hold, next.triggered_at), (None, at(500)));
+    let patch = replacing(&recorded, &next);
+    assert_eq!(patch["metadata"]["resourceVersion"], "7");
+    for gone in ["/spec/hold", "/spec/pod/mode"] {
+        assert_eq!(patch.pointer(gone), Some(&Value::Null), "{gone}: a merge patch keeps what it does not name");
+    }
+}
+
+#[test]
+fn repeated_reviews_of_one_move_write_once() {
+    // an eviction that a disruption budget refuses comes again and again, and each deletion is reviewed twice
+    let recorded = handoff(merged(None, &pod("old"), None, 0).unwrap(), false);
+    for now in 1..20 {
+        assert_eq!(merged(Some(&recorded), &pod("old"), None, now), None);
+    }
+}
+
+#[test]
+fn the_pods_mode_is_written_down_with_it() {
+    let settings = Settings::read(|key| (key == handoff_cluster::settings::MODE).then_some("enabled"));
+    let spec = merged(None, &Pod { settings, ..pod("old") }, None, 0).unwrap();
+    assert_eq!(spec.pod.mode.as_deref(), Some("enabled"));
+}

@@ -1,0 +1,185 @@
+//! When the storage manager's pods (and ours) were first told "not yet". Reviews go to all replicas in turn, so this is
+//! shared: one `ConfigMap` of ours, pod UID → first denial, watched by every replica. Without it a hold could last twice
+//! its bound when another replica answers, or after a restart.
+
+use handoff_cluster::{Cache, Cached, ObjectKey, Task};
+use hashbrown::HashMap;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::{Map, Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Name of the `ConfigMap`.
+const NAME: &str = "handoff-holds";
+/// Rounds before giving up on a contended object.
+const ROUNDS: usize = 4;
+/// A denial is forgotten this long after its hold is over.
+const KEEP_AFTER: SignedDuration = SignedDuration::from_mins(10);
+
+/// First denials as the cache shows them.
+#[derive(Debug, Default)]
+pub struct Denied {
+    /// The object, if there is one.
+    object: Option<ObjectKey>,
+    since: HashMap<String, Timestamp>,
+}
+
+impl Cached<Denied> for ConfigMap {
+    type Change = ();
+    const WATCH: &'static str = "configmaps";
+
+    fn put(self, store: &mut Denied) -> Vec<()> {
+        if self.metadata.name.as_deref() == Some(NAME) {
+            store.object = Some(ObjectKey::new(self.metadata.namespace.unwrap_or_default(), NAME));
+            let entries = self.data.unwrap_or_default().into_iter();
+            store.since = entries.filter_map(|(uid, at)| Some((uid, at.parse().ok()?))).collect();
+        }
+        Vec::new()
+    }
+
+    fn remove(store: &mut Denied, key: &ObjectKey) -> Vec<()> {
+        if key.name == NAME {
+            *store = Denied::default();
+        }
+        Vec::new()
+    }
+
+    fn keys(store: &Denied) -> Vec<ObjectKey> {
+        store.object.iter().cloned().collect()
+    }
+}
+
+/// Why a first denial could not be written down.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HoldError {
+    /// The API server refused or did not answer.
+    #[error("ConfigMap {NAME}: {0}")]
+    Api(#[from] kube::Error),
+    /// Others kept changing it.
+    #[error("ConfigMap {NAME} kept changing under us")]
+    Busy,
+}
+
+/// First denials, shared by all replicas.
+pub struct Holds {
+    api: Api<ConfigMap>,
+    cache: Cache<Denied>,
+    /// What we wrote or read, until the cache shows it.
+    ours: Mutex<HashMap<String, Timestamp>>,
+}
+
+impl Holds {
+    /// The holds in our own namespace, and the task that keeps them current.
+    pub fn new(client: &Client, namespace: &str) -> (Self, Task) {
+        let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        let mut cache = Cache::<Denied>::default();
+        let task = cache.watch_one(api.clone(), NAME, Arc::new(|()| {}));
+        (Self { api, cache, ours: Mutex::default() }, task)
+    }
+
+    /// When the pod was first denied, from memory.
+    pub(crate) fn known(&self, uid: &str) -> Option<Timestamp> {
+        let shared = self.cache.read().since.get(uid).copied();
+        shared.or_else(|| self.ours.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied())
+    }
+
+    /// When the pod was first denied; if it never was, that is now, and is written down. Whoever comes second reads
+    /// what the first one wrote.
+    pub(crate) async fn begin(&self, uid: &str, hold: SignedDuration, now: Timestamp) -> Result<Timestamp, HoldError> {
+        for _ in 0..ROUNDS {
+            let sent = match self.api.get_opt(NAME).await? {
+                Some(map) => {
+                    if let Some(since) = since_in(&map, uid) {
+                        return Ok(self.remember(uid, since, hold, now));
+                    }
+                    let patch = first_denial(&map, uid, hold, now);
+                    self.api.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+                }
+                None => self.api.create(&PostParams::default(), &new_map(uid, now)).await.map(drop),
+            };
+            match sent {
+                Ok(()) => return Ok(self.remember(uid, now, hold, now)),
+                // somebody else was quicker: look what it says now
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(HoldError::Busy)
+    }
+
+    fn remember(&self, uid: &str, since: Timestamp, hold: SignedDuration, now: Timestamp) -> Timestamp {
+        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        ours.retain(|_, since| !is_old(*since, hold, now));
+        ours.insert(uid.to_owned(), since);
+        since
+    }
+}
+
+fn is_old(since: Timestamp, hold: SignedDuration, now: Timestamp) -> bool {
+    now.duration_since(since) >= hold + KEEP_AFTER
+}
+
+fn since_in(map: &ConfigMap, uid: &str) -> Option<Timestamp> {
+    map.data.as_ref()?.get(uid)?.parse().ok()
+}
+
+fn new_map(uid: &str, now: Timestamp) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+        data: Some(BTreeMap::from([(uid.to_owned(), now.to_string())])),
+        ..ConfigMap::default()
+    }
+}
+
+/// Adds one and takes out the old ones and those that cannot be read, if nobody changed the object meanwhile.
+fn first_denial(map: &ConfigMap, uid: &str, hold: SignedDuration, now: Timestamp) -> Value {
+    let kept = |at: &String| at.parse().is_ok_and(|since| !is_old(since, hold, now));
+    let gone = map.data.iter().flatten().filter(|(_, at)| !kept(at)).map(|(uid, _)| (uid.clone(), Value::Null));
+    let mut data = gone.collect::<Map<String, Value>>();
+    data.insert(uid.to_owned(), json!(now.to_string()));
+    json!({"metadata": {"resourceVersion": map.metadata.resource_version}, "data": data})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_denial_is_added_and_old_ones_go() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let hold = SignedDuration::from_secs(100);
+        let mut map = new_map("recent", now - SignedDuration::from_mins(11));
+        map.metadata.resource_version = Some("7".into());
+        let data = map.data.as_mut().unwrap();
+        data.insert("old".into(), (now - SignedDuration::from_mins(12)).to_string());
+        data.insert("broken".into(), "yesterday".into());
+        assert_eq!(
+            first_denial(&map, "new", hold, now),
+            json!({"metadata": {"resourceVersion": "7"},
+                "data": {"old": null, "broken": null, "new": now.to_string()}})
+        );
+        assert_eq!(since_in(&map, "recent"), Some(now - SignedDuration::from_mins(11)));
+        assert_eq!((since_in(&map, "broken"), since_in(&map, "new")), (None, None));
+    }
+
+    #[test]
+    fn the_cache_shows_what_the_object_says() {
+        let mut store = Denied::default();
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        new_map("u", now).put(&mut store);
+        assert_eq!(store.since.get("u"), Some(&now));
+        let mut other = new_map("v", now);
+        other.metadata.name = Some("another".into());
+        other.put(&mut store);
+        assert_eq!(store.since.len(), 1);
+        <ConfigMap as Cached<Denied>>::remove(&mut store, &ObjectKey::new("ns", NAME));
+        assert!(store.since.is_empty());
+    }
+}

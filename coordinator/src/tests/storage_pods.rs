@@ -1,0 +1,81 @@
+use super::world::{HOLDS, World, at, manager, settings};
+use crate::verdicts::EvictionVerdict;
+use handoff_cluster::settings::MODE;
+use jiff::Timestamp;
+
+async fn evict(world: &World, now: Timestamp) -> EvictionVerdict {
+    world.replica().hold_storage(&manager(), false, now).await
+}
+
+fn until(verdict: &EvictionVerdict) -> String {
+    match verdict {
+        EvictionVerdict::Hold { message } => message.rsplit_once("at most until ").unwrap().1.to_owned(),
+        other => panic!("not held: {other:?}"),
+    }
+}
+
+/// The volume is between nodes: its pod is leaving a.
+fn leaving() -> World {
+    let mut world = World { cordoned: vec!["a"], ..World::default() };
+    world.pod.terminating = true;
+    world
+}
+
+#[tokio::test]
+async fn replicas_that_answer_in_turn_share_one_deadline() {
+    let world = leaving();
+    let wanted = format!("{:.0}", at(0) + world.policy.storage_hold);
+    let (first, second) = (world.replica(), world.replica());
+    for (replica, now) in [(&first, 0), (&second, 5), (&first, 10), (&second, 90), (&world.replica(), 99)] {
+        let verdict = replica.hold_storage(&manager(), false, at(now)).await;
+        assert_eq!(until(&verdict), wanted, "after {now} s");
+    }
+    for replica in [first, second, world.replica()] {
+        let verdict = replica.hold_storage(&manager(), false, at(100)).await;
+        assert_eq!(verdict, EvictionVerdict::Allow { note: None }, "over for all of them");
+    }
+    assert_eq!(world.api.writes().len(), 1, "written once");
+}
+
+#[tokio::test]
+async fn after_the_first_denial_answers_come_from_memory() {
+    let world = leaving();
+    let replica = world.replica();
+    until(&replica.hold_storage(&manager(), false, at(0)).await);
+    let asked = world.api.asked().len();
+    until(&replica.hold_storage(&manager(), false, at(5)).await);
+    assert_eq!(world.api.asked().len(), asked);
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_down_is_not_held() {
+    let world = leaving();
+    world.api.refuse(true);
+    let EvictionVerdict::Allow { note: Some(note) } = evict(&world, at(0)).await else { panic!("held") };
+    assert!(note.contains("could not be written down"), "{note}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_does_not_answer_holds_nobody() {
+    let world = leaving();
+    world.api.hang();
+    assert!(matches!(evict(&world, at(0)).await, EvictionVerdict::Allow { note: Some(_) }));
+}
+
+#[tokio::test]
+async fn a_dry_run_starts_no_clock() {
+    let world = leaving();
+    until(&world.replica().hold_storage(&manager(), true, at(0)).await);
+    assert!(world.api.asked().is_empty() && world.api.get(HOLDS).is_none());
+}
+
+#[tokio::test]
+async fn volumes_that_are_opted_out_hold_nobody() {
+    for (mode, said) in [("disabled", false), ("observe", true)] {
+        let mut world = leaving();
+        world.pod.settings = settings(&[(MODE, mode)]);
+        let EvictionVerdict::Allow { note } = evict(&world, at(0)).await else { panic!("held in mode {mode}") };
+        assert_eq!(note.is_some_and(|n| n.starts_with("handoff (observe): would hold")), said, "{mode}");
+        assert!(world.api.asked().is_empty());
+    }
+}
