@@ -111,6 +111,12 @@ impl Bench {
         self.asked().await
     }
 
+    /// SIGKILLs all replicas and starts them anew with other flags.
+    pub async fn restart(&mut self, flags: &[&str]) -> Result<()> {
+        self.replicas.kill().await?;
+        self.start_replicas(flags).await
+    }
+
     /// Waits until both webhook configurations have a `caBundle` and an eviction's review arrives.
     async fn asked(&self) -> Result<()> {
         let before = self.replicas.calls(&["hook=\"eviction\""]).await?;

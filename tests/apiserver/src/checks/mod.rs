@@ -5,6 +5,8 @@ mod create;
 mod delete;
 mod eviction;
 mod extender;
+mod hold;
+mod optout;
 pub mod outage;
 mod snapshot;
 mod storage;
@@ -17,7 +19,7 @@ use std::time::Instant;
 
 type Check = for<'a> fn(&'a mut Bench) -> LocalBoxFuture<'a, Result<()>>;
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 11] = [
     ("create", |b| Box::pin(create::run(b))),
     ("unrelated", |b| Box::pin(unrelated::run(b))),
     ("delete", |b| Box::pin(delete::run(b))),
@@ -25,6 +27,8 @@ const CHECKS: [(&str, Check); 9] = [
     ("binding", |b| Box::pin(binding::run(b))),
     ("snapshot", |b| Box::pin(snapshot::run(b))),
     ("storage", |b| Box::pin(storage::run(b))),
+    ("optout", |b| Box::pin(optout::run(b))),
+    ("hold", |b| Box::pin(hold::run(b))),
     ("extender", |b| Box::pin(extender::run(b))),
     ("outage", |b| Box::pin(outage::run(b))),
 ];
