@@ -3,6 +3,7 @@
 //! nothing of the volume is mounted there, that wait runs beside the storage's own work instead of before it.
 
 use super::{Action, Draft};
+use handoff_cluster::Pod;
 use handoff_storage::VolumeState;
 
 impl Draft<'_> {
@@ -11,13 +12,20 @@ impl Draft<'_> {
             return;
         }
         self.mark("Unstaged");
+        // the proof is of one departure: what is staged there again, in this move or after it, it says nothing of
+        let back = |p: &Pod| p.node.as_ref() == Some(&self.spec.from) && p.uid != self.spec.pod.uid;
+        if self.obs.pods.iter().any(|p| back(p)) {
+            self.mark("UsedOnLeftNodeAgain");
+        }
+        if self.seen("UsedOnLeftNodeAgain") || self.seen("WorkloadReady") {
+            return;
+        }
         let from = &self.spec.from;
         let Some(volume) = self.obs.volume.as_ref().filter(|v| v.state == VolumeState::Attached) else { return };
         // without a request elsewhere nothing is gained, and the node that is left is where a pod may come back to
         let elsewhere = volume.requests.iter().any(|r| r.workload && r.node != *from);
         // the pod's object is gone only when the kubelet has unpublished its volumes
-        let in_use = self.obs.pods.iter().any(|p| p.node.as_ref() == Some(from));
-        if !elsewhere || in_use || self.obs.pod(&self.spec.pod.uid).is_some() {
+        if !elsewhere || self.obs.pod(&self.spec.pod.uid).is_some() {
             return;
         }
         let old = self.obs.attachments.iter().find(|a| a.node == *from && a.attached && !a.deleting);
@@ -33,7 +41,7 @@ impl Draft<'_> {
 mod tests {
     use super::*;
     use crate::decide::tests::{Story, at, pod, request, volume};
-    use handoff_cluster::{Attachment, ObjectKey, Pod};
+    use handoff_cluster::{Attachment, ObjectKey};
     use std::sync::Arc;
 
     #[test]
@@ -72,5 +80,49 @@ mod tests {
         story.obs.pods.pop();
         story.obs.attachments = vec![attachment(true)];
         assert_eq!(releases(&mut story, 2.5), [], "it is going");
+    }
+
+    #[test]
+    fn a_proof_is_of_no_use_once_the_volume_may_have_been_staged_there_again() {
+        let attachment = || {
+            Arc::new(Attachment {
+                name: "csi-a".into(),
+                node: "a".into(),
+                volume: "pv".into(),
+                attached: true,
+                deleting: false,
+                attach_error: None,
+                created: Some(at(-800.0)),
+            })
+        };
+        let leaves_a = |story: &mut Story| {
+            story.obs.pods = vec![Arc::new(pod("newer", Some("b")))];
+            story.obs.attachments = vec![attachment()];
+            story.obs.volume = Some(volume(
+                VolumeState::Attached,
+                Some("a"),
+                vec![request("a", false, true), request("b", true, false)],
+            ));
+        };
+        let releases = |actions: Vec<Action>| actions.iter().any(|a| matches!(a, Action::ReleaseAttachment { .. }));
+
+        // the move is over; the volume came back without a backup, so that the handoff was not written anew
+        let mut story = Story::begin(&["b1"]);
+        story.obs.unstaged = true;
+        story.decide(0.5);
+        story.obs.pods = vec![Arc::new(Pod { ready: true, ..pod("new", Some("b")) })];
+        story.obs.volume = Some(volume(VolumeState::Attached, Some("b"), vec![request("b", false, true)]));
+        story.decide(14.0);
+        leaves_a(&mut story);
+        assert!(!releases(story.decide(900.0)), "after the move");
+
+        // a pod came back to the left node before the workload was ready
+        let mut story = Story::begin(&["b1"]);
+        story.obs.unstaged = true;
+        story.decide(0.5);
+        story.obs.pods = vec![Arc::new(pod("new", Some("a")))];
+        story.decide(3.0);
+        leaves_a(&mut story);
+        assert!(!releases(story.decide(6.0)), "within the move");
     }
 }
