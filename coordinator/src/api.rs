@@ -104,6 +104,13 @@ pub enum Trigger {
     Lost,
 }
 
+impl Trigger {
+    /// A review said so.
+    pub fn is_announced(self) -> bool {
+        matches!(self, Self::Eviction | Self::Deletion)
+    }
+}
+
 /// An in-flight backup as it stood when the move began.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -66,7 +66,9 @@ pub fn merge(
     let new = backups.iter().filter(known).map(|b| record(b, obs, start.now)).collect::<Vec<_>>();
     let before = existing.filter(|_| same_move).map(|h| &h.spec);
     let held_anew = before.is_some_and(|spec| spec.hold.is_none() && start.hold.is_some());
-    if (same_move && new.is_empty() && !held_anew) || (checkpoints.is_empty() && new.is_empty()) {
+    // the lease holder may have seen the pod leave before its review was written down
+    let announced = before.is_some_and(|spec| spec.trigger == Trigger::Observed && start.trigger.is_announced());
+    if (same_move && new.is_empty() && !held_anew && !announced) || (checkpoints.is_empty() && new.is_empty()) {
         return None;
     }
     checkpoints.extend(new);
@@ -83,7 +85,7 @@ pub fn merge(
             mode: start.pod.settings.mode.value().map(|mode| mode.to_string()),
         },
         from: start.pod.node.clone().unwrap_or_default(),
-        trigger: before.map_or(start.trigger, |s| s.trigger),
+        trigger: before.filter(|_| !announced).map_or(start.trigger, |s| s.trigger),
         triggered_at: before.map_or(start.now, |s| s.triggered_at),
         hold: before.and_then(|s| s.hold).or(start.hold),
         checkpoints,

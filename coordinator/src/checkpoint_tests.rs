@@ -60,8 +60,17 @@ fn hold(since: i64) -> Hold {
 
 /// What an eviction or deletion of `pod` at `now` makes of `existing`.
 fn merged(existing: Option<&VolumeHandoff>, pod: &Pod, hold: Option<Hold>, now: i64) -> Option<VolumeHandoffSpec> {
+    merged_by(Trigger::Eviction, existing, pod, hold, now)
+}
+
+fn merged_by(
+    trigger: Trigger,
+    existing: Option<&VolumeHandoff>,
+    pod: &Pod,
+    hold: Option<Hold>,
+    now: i64,
+) -> Option<VolumeHandoffSpec> {
     let (volume, backup) = (volume(), backup("b"));
-    let trigger = Trigger::Eviction;
     let start = Start { volume: &volume, claim_uid: None, pod, trigger, hold, now: at(now) };
     merge(existing, &start, &[&backup], &Observation::default())
 }
@@ -109,6 +118,27 @@ fn repeated_reviews_of_one_move_write_once() {
     let recorded = handoff(merged(None, &pod("old"), None, 0).unwrap(), false);
     for now in 1..20 {
         assert_eq!(merged(Some(&recorded), &pod("old"), None, now), None);
+    }
+}
+
+#[test]
+fn what_was_only_observed_gets_the_trigger_of_its_review() {
+    use Trigger::{Deletion, Eviction, Lost, Observed};
+    for (first, second, wanted) in [
+        (Observed, Deletion, Some(Deletion)),
+        (Observed, Eviction, Some(Eviction)),
+        (Observed, Observed, None),
+        (Observed, Lost, None),
+        (Eviction, Deletion, None),
+        (Deletion, Eviction, None),
+        (Deletion, Observed, None),
+        (Lost, Deletion, None),
+    ] {
+        let spec = merged_by(first, None, &pod("old"), None, 0).unwrap();
+        let recorded = handoff(spec.clone(), false);
+        let again = merged_by(second, Some(&recorded), &pod("old"), None, 1);
+        let wanted = wanted.map(|trigger| VolumeHandoffSpec { trigger, ..spec });
+        assert_eq!(again, wanted, "{first:?}, then {second:?}: nothing else changes");
     }
 }
 

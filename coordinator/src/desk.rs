@@ -3,7 +3,7 @@
 use crate::{
     mode::{Layers, layers},
     shell::Coordinator,
-    verdicts::{Admission, EvictionVerdict, NewPod, PodPlan, PodRef, PreferredNode, SnapshotVerdict},
+    verdicts::{Admission, DeletedPod, EvictionVerdict, NewPod, PodPlan, PodRef, PreferredNode, SnapshotVerdict},
 };
 use futures::future::BoxFuture;
 use handoff_cluster::{
@@ -155,8 +155,8 @@ impl Admission for Coordinator {
         Box::pin(async move { self.hold_storage(&pod, dry_run, Timestamp::now()).await })
     }
 
-    fn delete(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.note_deletion(&pod, dry_run, Timestamp::now()).await })
+    fn delete(&self, pod: DeletedPod, dry_run: bool) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.note_deletion(pod, dry_run, Timestamp::now()).await })
     }
 
     fn bind(&self, pod: PodRef, node: String, dry_run: bool) -> BoxFuture<'_, ()> {

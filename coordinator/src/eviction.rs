@@ -11,7 +11,7 @@ use crate::{
     observation::Observation,
     shell::Coordinator,
     tell::About,
-    verdicts::{EvictionVerdict, PodRef},
+    verdicts::{DeletedPod, EvictionVerdict, PodRef},
 };
 use futures::future::join_all;
 use handoff_cluster::{
@@ -20,7 +20,7 @@ use handoff_cluster::{
 };
 use handoff_storage::BackupView;
 use jiff::{SignedDuration, Timestamp};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// A look at the API server during a review takes no longer than this.
 const LIVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -122,9 +122,10 @@ impl Coordinator {
         }
     }
 
-    /// Writes down what is in flight on the volumes of a pod that is deleted.
-    pub(crate) async fn note_deletion(&self, asked: &PodRef, dry_run: bool, now: Timestamp) {
-        let Some(pod) = self.cached(asked) else { return };
+    /// Writes down what is in flight on the volumes of a pod that is deleted. One that the cache does not know yet is
+    /// taken as the review shows it.
+    pub(crate) async fn note_deletion(&self, deleted: DeletedPod, dry_run: bool, now: Timestamp) {
+        let Some(pod) = self.cached(&deleted.pod).or_else(|| as_reviewed(deleted)) else { return };
         let (leaving, warnings) = self.leaving(&pod);
         for warning in warnings {
             tracing::warn!(pod = %pod.key, warning);
@@ -302,6 +303,24 @@ impl Coordinator {
         let (from, uid) = (&handoff.spec.from, &handoff.spec.pod.uid);
         Some(format!("pod {} ({uid}) has left {from}; the pod of this name is its replacement on {to}", pod.key))
     }
+}
+
+/// A pod that only its review shows. `None` without a UID: the record would be of any pod of this name.
+fn as_reviewed(deleted: DeletedPod) -> Option<Arc<Pod>> {
+    let DeletedPod { pod: PodRef { namespace, name, uid }, node, settings, claims } = deleted;
+    Some(Arc::new(Pod {
+        key: ObjectKey::new(namespace, name),
+        uid: uid?,
+        node,
+        terminating: false,
+        finished: false,
+        ready: false,
+        created: None,
+        claims,
+        owner_kind: None,
+        labels: BTreeMap::new(),
+        settings,
+    }))
 }
 
 /// Nobody is emptying the node.

@@ -2,7 +2,7 @@
 //! that before one on the namespace, and the default of the installation comes last. A value that an annotation may
 //! not have is warned of and counts as absent.
 
-use crate::{api::VolumeHandoff, observation::Observation, shell::Coordinator, verdicts::PodRef};
+use crate::{api::VolumeHandoff, observation::Observation, shell::Coordinator};
 use handoff_cluster::{
     Index, ObjectKey, Volume,
     settings::{ALLOW_SNAPSHOT_DELETION, EVICTION_POLICY, Given, MAX_HOLD, MODE, Mode, Setting, Settings},
@@ -123,12 +123,10 @@ impl Coordinator {
         self.layers(pod, volume).mode(self.policy.mode)
     }
 
-    /// Those of a pod's claims for which everything is to be done.
-    pub(crate) fn enabled(&self, pod: &PodRef, claims: &[String]) -> Vec<String> {
-        let settings = self.cached(pod).map(|found| found.settings.clone()).unwrap_or_default();
+    /// Those of a pod's claims for which everything is to be done; `pod` is what the pod asks for.
+    pub(crate) fn enabled(&self, namespace: &str, pod: &Settings, claims: &[String]) -> Vec<String> {
         let index = self.cluster.read();
-        let mode =
-            |claim: &str| layers(&index, &settings, &ObjectKey::new(&pod.namespace, claim)).mode(self.policy.mode);
+        let mode = |claim: &str| layers(&index, pod, &ObjectKey::new(namespace, claim)).mode(self.policy.mode);
         claims.iter().filter(|claim| mode(claim) == Mode::Enabled).cloned().collect()
     }
 

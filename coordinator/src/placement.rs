@@ -3,12 +3,16 @@
 
 use crate::{
     binder,
+    mode::layers,
     score::{Facts, Score, score},
     shell::Coordinator,
     verdicts::{Admission, NodeJudge, Placement, PodRef},
 };
 use futures::future::BoxFuture;
-use handoff_cluster::{ClusterCache, Index, ObjectKey, Volume};
+use handoff_cluster::{
+    ClusterCache, Index, ObjectKey, Pod, Volume,
+    settings::{Mode, Settings},
+};
 use handoff_storage::{Hosting, StorageManager};
 use hashbrown::HashMap;
 use std::{
@@ -22,8 +26,8 @@ impl Coordinator {
         [self.missing(), self.cluster.stale(), self.storage.stale()].concat()
     }
 
-    fn judge_of(&self, pod: &PodRef, claims: &[String]) -> Option<Judge<'_>> {
-        let claims = self.enabled(pod, claims);
+    fn judge_of(&self, pod: &PodRef, settings: &Settings, claims: &[String]) -> Option<Judge<'_>> {
+        let claims = self.enabled(&pod.namespace, settings, claims);
         let wanted = Wanted::of(&self.cluster.read(), self.storage.driver(), &pod.namespace, &claims);
         if wanted.is_empty() {
             return None;
@@ -38,22 +42,27 @@ impl Coordinator {
         Some(Judge::new(&self.cluster, &*self.storage, &wanted, arriving))
     }
 
+    /// The annotations of a pod that the cache shows.
+    fn settings_of(&self, pod: &PodRef) -> Settings {
+        self.cached(pod).map(|found| found.settings.clone()).unwrap_or_default()
+    }
+
     /// Whether one of `nodes` can take the pod now; `None`: nothing can be said.
     pub(crate) fn able(&self, pod: &PodRef, claims: &[String], nodes: &[String]) -> Option<String> {
-        let judge = self.judge_of(pod, claims)?;
+        let judge = self.judge_of(pod, &self.settings_of(pod), claims)?;
         nodes.iter().find(|node| judge.fits(node).is_ok()).cloned()
     }
 
     /// Those of `nodes` that cannot take the pod.
     pub(crate) fn unable(&self, pod: &PodRef, claims: &[String], nodes: &[String]) -> Vec<String> {
-        let Some(judge) = self.judge_of(pod, claims) else { return Vec::new() };
+        let Some(judge) = self.judge_of(pod, &self.settings_of(pod), claims) else { return Vec::new() };
         nodes.iter().filter(|node| judge.fits(node).is_err()).cloned().collect()
     }
 }
 
 impl Placement for Coordinator {
-    fn judge(&self, pod: &PodRef, claims: &[String]) -> Option<Box<dyn NodeJudge + '_>> {
-        self.judge_of(pod, claims).map(|judge| Box::new(judge) as _)
+    fn judge(&self, pod: &PodRef, settings: &Settings, claims: &[String]) -> Option<Box<dyn NodeJudge + '_>> {
+        self.judge_of(pod, settings, claims).map(|judge| Box::new(judge) as _)
     }
 
     fn rejected(&self, pod: PodRef, claims: Vec<String>, nodes: Vec<String>) {
@@ -63,8 +72,14 @@ impl Placement for Coordinator {
     fn busy_pods(&self) -> HashSet<String> {
         let handles = self.storage.busy();
         let index = self.cluster.read();
-        let volumes = handles.iter().filter_map(|handle| index.volume_of_handle(self.storage.driver(), handle));
-        volumes.flat_map(|volume| index.pods_of_volume(&volume)).map(|pod| pod.uid.clone()).collect()
+        let mut busy = HashSet::new();
+        for volume in handles.iter().filter_map(|handle| index.volume_of_handle(self.storage.driver(), handle)) {
+            let Some(claim) = &volume.claim else { continue };
+            let enabled =
+                |pod: &&Arc<Pod>| layers(&index, &pod.settings, claim).mode(self.policy.mode) == Mode::Enabled;
+            busy.extend(index.pods_of_volume(&volume).iter().filter(enabled).map(|pod| pod.uid.clone()));
+        }
+        busy
     }
 
     fn bind_pod(&self, pod: PodRef, node: String) -> BoxFuture<'_, Result<(), String>> {
@@ -212,7 +227,7 @@ impl NodeJudge for Judge<'_> {
 mod tests {
     use super::*;
     use crate::stage::{DRIVER, Server, Storage, coordinator, db_0, new_claim, node, pod, volume, volume_view};
-    use handoff_cluster::{Attachment, Node, Pod};
+    use handoff_cluster::{Attachment, Node, settings::MODE};
 
     fn storage(volumes: &[(&str, &[&str], &[&str])]) -> Storage {
         let views = volumes.iter().map(|(name, replicas, staged)| ((*name).to_owned(), volume_view(replicas, staged)));
@@ -233,7 +248,7 @@ mod tests {
     }
 
     fn scores(coordinator: &Coordinator, names: &[&str]) -> [i64; 3] {
-        let judge = Placement::judge(coordinator, &db_0(), &claims(names)).unwrap();
+        let judge = Placement::judge(coordinator, &db_0(), &Settings::default(), &claims(names)).unwrap();
         ["a", "b", "c"].map(|node| judge.score(node))
     }
 
@@ -242,7 +257,7 @@ mod tests {
         let storage = Arc::new(storage(&[("data", &["a"], &[])]));
         storage.set("b", Some("no Longhorn instance manager runs on b"));
         let coordinator = coordinator(&Server::default(), &storage, index());
-        let judge = Placement::judge(&*coordinator, &db_0(), &claims(&["data"])).unwrap();
+        let judge = Placement::judge(&*coordinator, &db_0(), &Settings::default(), &claims(&["data"])).unwrap();
         assert_eq!(judge.fits("b"), Err("no Longhorn instance manager runs on b".to_owned()));
         assert_eq!(judge.fits("d"), Err("Longhorn does not manage node d".to_owned()));
         assert_eq!(["a", "b", "c"].map(|n| judge.score(n)), [9, 0, 5]);
@@ -254,7 +269,7 @@ mod tests {
             storage.set("a", Some("down"));
             let storage = Arc::new(storage);
             let coordinator = coordinator(&Server::default(), &storage, index());
-            let judge = Placement::judge(&*coordinator, &db_0(), &claims(&["data"]));
+            let judge = Placement::judge(&*coordinator, &db_0(), &Settings::default(), &claims(&["data"]));
             judge.map(|judge| judge.fits("a").is_err())
         };
         assert_eq!(judged(storage(&[("data", &[], &[])])), Some(true));
@@ -269,8 +284,10 @@ mod tests {
         let mut index = index();
         new_claim(&mut index, "claim-foreign", "other.example.net");
         let coordinator = coordinator(&Server::default(), &Arc::new(storage(&[("data", &[], &[])])), index);
-        assert!(Placement::judge(&*coordinator, &db_0(), &claims(&["foreign", "unknown"])).is_none());
-        assert!(Placement::judge(&*coordinator, &db_0(), &[]).is_none());
+        assert!(
+            Placement::judge(&*coordinator, &db_0(), &Settings::default(), &claims(&["foreign", "unknown"])).is_none()
+        );
+        assert!(Placement::judge(&*coordinator, &db_0(), &Settings::default(), &[]).is_none());
     }
 
     #[tokio::test]
@@ -332,7 +349,7 @@ mod tests {
         };
         assert_eq!(scores(&judged(false), &["new"]), [5, 9, 0]);
         let strict = judged(true);
-        let judge = Placement::judge(&*strict, &db_0(), &claims(&["new"])).unwrap();
+        let judge = Placement::judge(&*strict, &db_0(), &Settings::default(), &claims(&["new"])).unwrap();
         assert_eq!(judge.fits("a"), Err("no disk of a has room for the 10240 MiB of claim claim-new".to_owned()));
         assert_eq!((judge.fits("b"), judge.score("b")), (Ok(()), 9));
     }
@@ -351,5 +368,12 @@ mod tests {
         let storage = Storage { busy: vec!["data".into(), "elsewhere".into()], ..storage(&[]) };
         let coordinator = coordinator(&Server::default(), &Arc::new(storage), index);
         assert_eq!(coordinator.busy_pods(), HashSet::from(["u1".to_owned()]));
+        let mut index = Index::default();
+        volume(&mut index, "data");
+        let settings = Settings::read(|key| (key == MODE).then_some("disabled"));
+        index.put_pod(Pod { settings, ..pod(Some("a")) });
+        let storage = Arc::new(Storage { busy: vec!["data".into()], ..Storage::default() });
+        let opted_out = crate::stage::coordinator(&Server::default(), &storage, index);
+        assert!(opted_out.busy_pods().is_empty(), "nobody cares for its backups");
     }
 }

@@ -17,6 +17,19 @@ pub struct PodRef {
     pub uid: Option<String>,
 }
 
+/// A pod that is being deleted, as its review shows it: the cache may not know it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedPod {
+    /// Which one.
+    pub pod: PodRef,
+    /// The node it is on.
+    pub node: Option<String>,
+    /// Its annotations of ours.
+    pub settings: Settings,
+    /// Its claims.
+    pub claims: Vec<String>,
+}
+
 /// What happens to an eviction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EvictionVerdict {
@@ -103,7 +116,7 @@ pub trait Admission: Send + Sync + 'static {
     /// A pod of the storage manager, or one of ours, is to be evicted (storage leaves last).
     fn evict_storage(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict>;
     /// A pod is being deleted in another way: checkpoint what is in flight. Nobody waits for it.
-    fn delete(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, ()>;
+    fn delete(&self, pod: DeletedPod, dry_run: bool) -> BoxFuture<'_, ()>;
     /// A pod is being bound to `node`: its volumes will be wanted there.
     fn bind(&self, pod: PodRef, node: String, dry_run: bool) -> BoxFuture<'_, ()>;
     /// A snapshot of the storage manager is to be deleted. From memory.
@@ -112,12 +125,13 @@ pub trait Admission: Send + Sync + 'static {
 
 /// Asked by the extender.
 pub trait Placement: Send + Sync + 'static {
-    /// Everything needed to judge nodes for one pod, looked up once per call. `None`: none of the claims are on a
-    /// driver of ours, or too little is known at the moment: every node passes with score 0.
-    fn judge(&self, pod: &PodRef, claims: &[String]) -> Option<Box<dyn NodeJudge + '_>>;
+    /// Everything needed to judge nodes for one pod with these annotations and claims, looked up once per call. `None`:
+    /// none of the claims are on a driver of ours and opted in, or too little is known at the moment: every node passes
+    /// with score 0.
+    fn judge(&self, pod: &PodRef, settings: &Settings, claims: &[String]) -> Option<Box<dyn NodeJudge + '_>>;
     /// The scheduler was told that none of `nodes` can take the pod. It is woken when one of them can.
     fn rejected(&self, pod: PodRef, claims: Vec<String>, nodes: Vec<String>);
-    /// UIDs of the pods that use a volume with a backup in flight.
+    /// UIDs of the pods that use a volume with a backup in flight and are opted in.
     fn busy_pods(&self) -> HashSet<String>;
     /// Asks for the pod's volumes on `node`, then binds the pod; a pod that is bound to it already is bound. The error
     /// is for the scheduler's log.

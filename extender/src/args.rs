@@ -1,6 +1,6 @@
 //! `ExtenderArgs`, the question of `filter` and `prioritize`.
 
-use handoff_coordinator::verdicts::PodRef;
+use handoff_coordinator::verdicts::{PodRef, Settings, settings::MODE};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
@@ -47,6 +47,15 @@ struct Metadata<'a> {
     namespace: Option<Text<'a>>,
     #[serde(borrow)]
     uid: Option<Text<'a>>,
+    #[serde(borrow)]
+    annotations: Option<Annotations<'a>>,
+}
+
+/// Only this one matters to a judgement.
+#[derive(Deserialize)]
+struct Annotations<'a> {
+    #[serde(borrow, rename = "volumehandoff.io/mode")]
+    mode: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +111,12 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// What the pod asks for. A pod is scheduled as soon as it is made, so our cache may not show it yet.
+    pub(crate) fn settings(&self) -> Settings {
+        let mode = self.metadata().and_then(|meta| meta.annotations.as_ref()).and_then(|all| all.mode.as_deref());
+        Settings::read(|key| if key == MODE { mode } else { None })
+    }
+
     /// Names of the pod's claims, each once. An ephemeral volume's claim is named after pod and volume.
     pub(crate) fn claims(&self) -> Vec<String> {
         let volumes = self.pod.as_ref().and_then(|pod| pod.spec.as_ref()).and_then(|spec| spec.volumes.as_deref());
@@ -139,6 +154,22 @@ mod tests {
             (args.namespace(), args.claims()),
             ("shop", vec!["data-web-0".to_owned(), "web-0-scratch".to_owned()])
         );
+    }
+
+    #[test]
+    fn what_the_pod_asks_for() {
+        use handoff_coordinator::verdicts::settings::Mode;
+        for (metadata, mode) in [
+            (r#"{"annotations":{"a":"b","volumehandoff.io/mode":"disabled"}}"#, Some(Mode::Disabled)),
+            (r#"{"annotations":{"volumehandoff.io/mode":"observe"}}"#, Some(Mode::Observe)),
+            (r#"{"annotations":{"volumehandoff.io/mode":"off"}}"#, None),
+            (r#"{"annotations":{"volumehandoff.io/mode":null}}"#, None),
+            (r#"{"annotations":null}"#, None),
+            ("{}", None),
+        ] {
+            let body = format!(r#"{{"NodeNames":[],"Pod":{{"metadata":{metadata}}}}}"#);
+            assert_eq!(Args::parse(body.as_bytes()).unwrap().settings().mode.value(), mode, "{metadata}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Sieve<'_> {
 pub(crate) fn answer(placement: &dyn Placement, body: &Bytes, deadline: Deadline) -> Result<Answered, Malformed> {
     let args = Args::parse(body)?;
     let claims = args.claims();
-    let judge = if claims.is_empty() { None } else { placement.judge(&args.pod_ref(), &claims) };
+    let judge = if claims.is_empty() { None } else { placement.judge(&args.pod_ref(), &args.settings(), &claims) };
     let judged = judge.is_some();
     let failed = Members::open("{", FAILED_ENTRY);
     let mut sieve = Sieve { judge, deadline, failed, seen: 0, rejected: 0, late: false };

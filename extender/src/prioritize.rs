@@ -24,7 +24,7 @@ const STRIDE: usize = 64;
 pub(crate) fn answer(placement: &dyn Placement, body: &Bytes, deadline: Deadline) -> Result<Answered, Malformed> {
     let args = Args::parse(body)?;
     let claims = args.claims();
-    let judge = if claims.is_empty() { None } else { placement.judge(&args.pod_ref(), &claims) };
+    let judge = if claims.is_empty() { None } else { placement.judge(&args.pod_ref(), &args.settings(), &claims) };
     let scores = Scores { judge: judge.as_deref(), deadline };
     let (list, late) = match (&args.node_names, &args.nodes) {
         (Some(names), _) => scores.of(names.iter())?,

@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all, stream};
-use handoff_coordinator::verdicts::{NodeJudge, Placement, PodRef};
+use handoff_coordinator::verdicts::{NodeJudge, Placement, PodRef, Settings};
 use handoff_extender::{ExtenderConfig, router};
 use peak_alloc::PeakAlloc;
 use tower::ServiceExt;
@@ -27,7 +27,7 @@ const MIB: usize = 1 << 20;
 struct EveryTenth;
 
 impl Placement for EveryTenth {
-    fn judge(&self, _: &PodRef, _: &[String]) -> Option<Box<dyn NodeJudge + '_>> {
+    fn judge(&self, _: &PodRef, _: &Settings, _: &[String]) -> Option<Box<dyn NodeJudge + '_>> {
         Some(Box::new(Self))
     }
 

@@ -6,7 +6,7 @@ use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, time::Duration};
 use futures::{FutureExt, future::BoxFuture, future::join_all};
 use handoff::listen::{Limits, serve_tls};
 use handoff_certs::{CertsConfig, Identity, Material, Serving, server_config_mtls};
-use handoff_coordinator::verdicts::{NodeJudge, Placement, PodRef};
+use handoff_coordinator::verdicts::{NodeJudge, Placement, PodRef, Settings};
 use handoff_extender::{ExtenderConfig, router};
 use jiff::Timestamp;
 use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
@@ -21,7 +21,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 struct Second;
 
 impl Placement for Second {
-    fn judge(&self, _: &PodRef, _: &[String]) -> Option<Box<dyn NodeJudge + '_>> {
+    fn judge(&self, _: &PodRef, _: &Settings, _: &[String]) -> Option<Box<dyn NodeJudge + '_>> {
         Some(Box::new(Self))
     }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use handoff_coordinator::verdicts::PodRef;
+use handoff_coordinator::verdicts::{DeletedPod, PodRef};
 
 use crate::{
     Serving,
@@ -19,7 +19,7 @@ use crate::{
 const NODES: &str = "system:nodes";
 
 pub(crate) struct Question {
-    pod: PodRef,
+    pod: DeletedPod,
     dry_run: bool,
 }
 
@@ -44,8 +44,13 @@ pub(crate) fn ask(request: &Request<'_, Pod<'_>>) -> Result<Question, Verdict> {
         namespace => namespace,
     };
     let uid = owned(metadata.and_then(|meta| meta.uid.as_ref()));
-    let pod = PodRef { namespace: namespace.to_owned(), name: name.to_owned(), uid };
-    Ok(Question { pod, dry_run: request.dry_run() })
+    let deleted = DeletedPod {
+        pod: PodRef { namespace: namespace.to_owned(), name: name.to_owned(), uid },
+        node: pod.node(),
+        settings: pod.settings(),
+        claims: pod.claims(),
+    };
+    Ok(Question { pod: deleted, dry_run: request.dry_run() })
 }
 
 pub(crate) fn judge(serving: &Serving, Question { pod, dry_run }: Question) -> Verdict {

@@ -146,6 +146,11 @@ impl Pod<'_> {
         annotations.is_some_and(|annotations| annotations.mirror.is_some())
     }
 
+    /// The node it is on, or will be.
+    pub(crate) fn node(&self) -> Option<String> {
+        owned(self.spec.as_ref().and_then(|spec| spec.node_name.as_ref()))
+    }
+
     pub(crate) fn is_assigned(&self) -> bool {
         !text(self.spec.as_ref().and_then(|spec| spec.node_name.as_ref())).is_empty()
     }

@@ -1,5 +1,5 @@
-use super::world::{HANDOFF, MINUTE, POD, World, asked, at, settings};
-use crate::verdicts::{EvictionVerdict, PodRef};
+use super::world::{HANDOFF, MINUTE, POD, World, asked, at, deleted, settings};
+use crate::verdicts::{DeletedPod, EvictionVerdict, PodRef};
 use handoff_cluster::settings::{EVICT_IN_BACKGROUND, EVICTION_POLICY, EvictionPolicy, MAX_HOLD};
 use handoff_storage::BackupState;
 use jiff::Timestamp;
@@ -155,6 +155,42 @@ async fn a_precondition_for_another_pod_is_left_to_the_api_server() {
     assert!(world.api.writes().is_empty());
     let this = PodRef { uid: Some("old".into()), ..asked() };
     assert!(note(world.replica().judge_eviction(&this, false, at(0)).await).is_some());
+}
+
+#[tokio::test]
+async fn a_deleted_pod_that_the_cache_does_not_know_is_recorded_as_its_review_shows_it() {
+    let world = World { known: false, ..World::default() };
+    let replica = world.replica();
+    for dry_run in [true, false, false] {
+        replica.note_deletion(deleted(), dry_run, at(0)).await;
+    }
+    assert_eq!(world.api.asked(), ["POST /apis/volumehandoff.io/v1alpha1/namespaces/shop/volumehandoffs"]);
+    let spec = &world.api.get(HANDOFF).unwrap()["spec"];
+    assert_eq!(
+        (&spec["from"], &spec["trigger"], &spec["pod"]["uid"]),
+        (&json!("a"), &json!("Deletion"), &json!("old"))
+    );
+    let nameless = World { known: false, ..World::default() };
+    nameless.replica().note_deletion(DeletedPod { pod: asked(), ..deleted() }, false, at(0)).await;
+    assert!(nameless.api.asked().is_empty(), "without a UID it may be any pod of that name");
+}
+
+#[tokio::test]
+async fn a_review_that_comes_after_the_watch_still_counts() {
+    let world = World::default();
+    let other = world.replica();
+    // the leader saw the pod leave before the replica that was asked has written it down
+    let mut leading = World { leads: true, ..world.clone() };
+    leading.pod.terminating = true;
+    leading.replica().reconcile("pv").await;
+    assert_eq!(world.api.get(HANDOFF).unwrap()["spec"]["trigger"], "Observed");
+    let before = world.api.get(HANDOFF).unwrap();
+    other.note_deletion(deleted(), false, at(0)).await;
+    let after = world.api.get(HANDOFF).unwrap();
+    assert_eq!(after["spec"]["trigger"], "Deletion");
+    for same in ["triggeredAt", "checkpoints", "pod", "from"] {
+        assert_eq!(after["spec"][same], before["spec"][same], "{same}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

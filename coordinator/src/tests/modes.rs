@@ -1,4 +1,4 @@
-use super::world::{HANDOFF, World, asked, at, settings};
+use super::world::{HANDOFF, World, asked, at, deleted, settings};
 use crate::verdicts::{Admission, ClaimTemplate, EvictionVerdict, NewPod, Placement, PodPlan};
 use handoff_cluster::settings::{EVICTION_POLICY, MODE, Mode, Settings};
 
@@ -12,7 +12,7 @@ async fn disabled_does_nothing_on_an_eviction_and_a_deletion() {
     let replica = world.replica();
     let verdict = replica.judge_eviction(&asked(), false, at(0)).await;
     assert_eq!(verdict, EvictionVerdict::Allow { note: None });
-    replica.note_deletion(&asked(), false, at(0)).await;
+    replica.note_deletion(deleted(), false, at(0)).await;
     assert!(world.api.asked().is_empty());
 }
 
@@ -146,6 +146,12 @@ async fn a_binding_makes_the_target_known_at_once_and_honours_the_mode() {
 async fn a_node_is_judged_only_for_what_is_opted_in() {
     for (mode, judged) in [("enabled", true), ("observe", false), ("disabled", false)] {
         let replica = in_mode(mode).replica();
-        assert_eq!(replica.judge(&asked(), &["data".to_owned()]).is_some(), judged, "{mode}");
+        let claims = ["data".to_owned()];
+        assert_eq!(replica.judge(&asked(), &Settings::default(), &claims).is_some(), judged, "{mode}");
+        // the pod counts before its claim, also one that the cache does not show yet
+        for (pod, judged) in [("enabled", true), ("observe", false), ("disabled", false)] {
+            let found = replica.judge(&asked(), &settings(&[(MODE, pod)]), &claims);
+            assert_eq!(found.is_some(), judged, "{pod} before {mode}");
+        }
     }
 }

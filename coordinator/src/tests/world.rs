@@ -3,8 +3,14 @@
 
 use super::api::Api;
 use crate::{
-    Coordinator, Parts, api::VolumeHandoff, handoffs::Handoffs, holds::Holds, lease::Leadership, metrics::Metrics,
-    policy::Policy, verdicts::PodRef,
+    Coordinator, Parts,
+    api::VolumeHandoff,
+    handoffs::Handoffs,
+    holds::Holds,
+    lease::Leadership,
+    metrics::Metrics,
+    policy::Policy,
+    verdicts::{DeletedPod, PodRef},
 };
 use futures::future::BoxFuture;
 use handoff_cluster::{
@@ -178,6 +184,16 @@ impl World {
 /// Pod db-0, as a review names it.
 pub fn asked() -> PodRef {
     PodRef { namespace: "shop".into(), name: "db-0".into(), uid: None }
+}
+
+/// Pod db-0, as the review of its deletion shows it.
+pub fn deleted() -> DeletedPod {
+    DeletedPod {
+        pod: PodRef { uid: Some("old".into()), ..asked() },
+        node: Some("a".into()),
+        settings: Settings::default(),
+        claims: vec!["data".into()],
+    }
 }
 
 /// The instance manager on a.

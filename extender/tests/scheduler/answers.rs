@@ -30,6 +30,17 @@ async fn filter_by_name() {
 }
 
 #[tokio::test]
+async fn what_the_pod_asks_for_travels_with_the_question() {
+    let table = table(&[]);
+    let mut args: Value = serde_json::from_str(&names(&["node-1"])).unwrap();
+    args["Pod"]["metadata"]["annotations"] = json!({"volumehandoff.io/mode": "disabled"});
+    for verb in ["/filter", "/prioritize"] {
+        post(&table, verb, args.to_string()).await.json();
+    }
+    assert_eq!(table.asked(), ["shop/data-db-0 disabled", "shop/data-db-0 disabled"]);
+}
+
+#[tokio::test]
 async fn filter_of_full_nodes_gives_them_back_byte_for_byte() {
     let body = data("args-full-nodes");
     let table = table(&[("node-2", unfit("no engine image"))]);

@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use futures::{FutureExt, future::BoxFuture};
-use handoff_coordinator::verdicts::{NodeJudge, Placement, PodRef};
+use handoff_coordinator::verdicts::{NodeJudge, Placement, PodRef, Settings};
 use handoff_extender::{ExtenderConfig, Observe, Outcome, Verb, router};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -53,8 +53,9 @@ impl Table {
 }
 
 impl Placement for Table {
-    fn judge(&self, pod: &PodRef, claims: &[String]) -> Option<Box<dyn NodeJudge + '_>> {
-        self.note(format!("{}/{}", pod.namespace, claims.join(",")));
+    fn judge(&self, pod: &PodRef, settings: &Settings, claims: &[String]) -> Option<Box<dyn NodeJudge + '_>> {
+        let mode = settings.mode.value().map(|mode| format!(" {mode}")).unwrap_or_default();
+        self.note(format!("{}/{}{mode}", pod.namespace, claims.join(",")));
         (!self.foreign).then(|| Box::new(Judge(&self.nodes)) as _)
     }
 

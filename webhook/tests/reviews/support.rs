@@ -12,7 +12,7 @@ use axum::{
 };
 use futures::future::BoxFuture;
 use handoff_coordinator::verdicts::{
-    Admission, EvictionVerdict, NewPod, PodPlan, PodRef, PreferredNode, SnapshotVerdict,
+    Admission, DeletedPod, EvictionVerdict, NewPod, PodPlan, PodRef, PreferredNode, SnapshotVerdict,
 };
 use handoff_webhook::{Hook, Observe, Outcome, WebhookConfig, router};
 use serde_json::Value;
@@ -93,8 +93,10 @@ impl Admission for Script {
         })
     }
 
-    fn delete(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, ()> {
-        self.ask(format!("delete {}", show(&pod, dry_run)));
+    fn delete(&self, deleted: DeletedPod, dry_run: bool) -> BoxFuture<'_, ()> {
+        let DeletedPod { pod, node, claims, .. } = deleted;
+        let (node, claims) = (node.unwrap_or_default(), claims.join(","));
+        self.ask(format!("delete {} with {claims} on {node}", show(&pod, dry_run)));
         Box::pin(self.work())
     }
 

@@ -161,8 +161,8 @@ fn storage_evictions() -> Vec<Case> {
 fn deletions() -> Vec<Case> {
     let route = "/validate/pods-delete";
     let hook = |outcome| (Hook::PodDelete, outcome);
-    let asked: &[_] = &["delete shop/db-0 uid c55a"];
-    let dry: &[_] = &["delete shop/db-0 uid c55a dry run"];
+    let asked: &[_] = &["delete shop/db-0 uid c55a with data-db-0 on node-1"];
+    let dry: &[_] = &["delete shop/db-0 uid c55a dry run with data-db-0 on node-1"];
     let allowed = |file, asked| case(file, route, plain(), asked, hook(Outcome::Allowed), Allowed);
     let skipped = |file| case(file, route, plain(), &[], hook(Outcome::Skipped), Allowed);
     vec![
