@@ -11,15 +11,12 @@ use kube::{
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::{Map, Value, json};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Name of the `ConfigMap`.
 const NAME: &str = "handoff-holds";
-/// Rounds before giving up on a contended object.
-const ROUNDS: usize = 4;
+/// Rounds before giving up on a contended object. Only other replicas contend: each writes one patch at a time.
+const ROUNDS: usize = 8;
 /// A denial is forgotten this long after its hold is over.
 const KEEP_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
@@ -73,6 +70,10 @@ pub struct Holds {
     cache: Cache<Denied>,
     /// What we wrote or read, until the cache shows it.
     ours: Mutex<HashMap<String, Timestamp>>,
+    /// Pods that are to be written down. A drain evicts all pods of a node at once.
+    waiting: Mutex<HashMap<String, Timestamp>>,
+    /// Held by the one that writes, for all that wait.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Holds {
@@ -81,45 +82,69 @@ impl Holds {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         let mut cache = Cache::<Denied>::default();
         let task = cache.watch_one(api.clone(), NAME, Arc::new(|()| {}));
-        (Self { api, cache, ours: Mutex::default() }, task)
+        (
+            Self { api, cache, ours: Mutex::default(), waiting: Mutex::default(), turn: tokio::sync::Mutex::default() },
+            task,
+        )
     }
 
     /// When the pod was first denied, from memory.
     pub(crate) fn known(&self, uid: &str) -> Option<Timestamp> {
         let shared = self.cache.read().since.get(uid).copied();
-        shared.or_else(|| self.ours.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied())
+        shared.or_else(|| lock(&self.ours).get(uid).copied())
     }
 
     /// When the pod was first denied; if it never was, that is now, and is written down. Whoever comes second reads
-    /// what the first one wrote.
+    /// what the first one wrote. Pods that come while another one is written are written together.
     pub(crate) async fn begin(&self, uid: &str, hold: SignedDuration, now: Timestamp) -> Result<Timestamp, HoldError> {
+        lock(&self.waiting).insert(uid.to_owned(), now);
+        let _turn = self.turn.lock().await;
+        if let Some(since) = self.known(uid) {
+            return Ok(since);
+        }
+        let mut all = lock(&self.waiting).clone();
+        // whoever was let go after the write took too long is of no interest any more
+        all.retain(|_, since| !is_old(*since, hold, now));
+        all.insert(uid.to_owned(), now);
+        let written = self.write(all, hold, now).await?;
+        let since = written.get(uid).copied().unwrap_or(now);
+        lock(&self.waiting).retain(|uid, _| !written.contains_key(uid));
+        let mut ours = lock(&self.ours);
+        ours.retain(|_, since| !is_old(*since, hold, now));
+        ours.extend(written);
+        Ok(since)
+    }
+
+    /// Writes down those of `wanted` that nobody has written down yet. Returns since when each is held.
+    async fn write(&self, mut wanted: Denials, hold: SignedDuration, now: Timestamp) -> Result<Denials, HoldError> {
         for _ in 0..ROUNDS {
             let sent = match self.api.get_opt(NAME).await? {
                 Some(map) => {
-                    if let Some(since) = since_in(&map, uid) {
-                        return Ok(self.remember(uid, since, hold, now));
+                    let known = wanted.iter_mut().filter_map(|(uid, at)| Some((at, since_in(&map, uid)?)));
+                    if known.map(|(at, since)| *at = since).count() == wanted.len() {
+                        return Ok(wanted);
                     }
-                    let patch = first_denial(&map, uid, hold, now);
+                    let patch = first_denials(&map, &wanted, hold, now);
                     self.api.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
                 }
-                None => self.api.create(&PostParams::default(), &new_map(uid, now)).await.map(drop),
+                None => self.api.create(&PostParams::default(), &new_map(&wanted)).await.map(drop),
             };
             match sent {
-                Ok(()) => return Ok(self.remember(uid, now, hold, now)),
-                // somebody else was quicker: look what it says now
+                Ok(()) => return Ok(wanted),
+                // another replica was quicker: look what it says now
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(HoldError::Busy)
     }
+}
 
-    fn remember(&self, uid: &str, since: Timestamp, hold: SignedDuration, now: Timestamp) -> Timestamp {
-        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
-        ours.retain(|_, since| !is_old(*since, hold, now));
-        ours.insert(uid.to_owned(), since);
-        since
-    }
+/// Pod UID → first denial.
+type Denials = HashMap<String, Timestamp>;
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_old(since: Timestamp, hold: SignedDuration, now: Timestamp) -> bool {
@@ -130,20 +155,20 @@ fn since_in(map: &ConfigMap, uid: &str) -> Option<Timestamp> {
     map.data.as_ref()?.get(uid)?.parse().ok()
 }
 
-fn new_map(uid: &str, now: Timestamp) -> ConfigMap {
+fn new_map(denials: &Denials) -> ConfigMap {
     ConfigMap {
         metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
-        data: Some(BTreeMap::from([(uid.to_owned(), now.to_string())])),
+        data: Some(denials.iter().map(|(uid, since)| (uid.clone(), since.to_string())).collect()),
         ..ConfigMap::default()
     }
 }
 
-/// Adds one and takes out the old ones and those that cannot be read, if nobody changed the object meanwhile.
-fn first_denial(map: &ConfigMap, uid: &str, hold: SignedDuration, now: Timestamp) -> Value {
+/// Adds these and takes out the old ones and those that cannot be read, if nobody changed the object meanwhile.
+fn first_denials(map: &ConfigMap, denials: &Denials, hold: SignedDuration, now: Timestamp) -> Value {
     let kept = |at: &String| at.parse().is_ok_and(|since| !is_old(since, hold, now));
     let gone = map.data.iter().flatten().filter(|(_, at)| !kept(at)).map(|(uid, _)| (uid.clone(), Value::Null));
     let mut data = gone.collect::<Map<String, Value>>();
-    data.insert(uid.to_owned(), json!(now.to_string()));
+    data.extend(denials.iter().map(|(uid, since)| (uid.clone(), json!(since.to_string()))));
     json!({"metadata": {"resourceVersion": map.metadata.resource_version}, "data": data})
 }
 
@@ -155,13 +180,14 @@ mod tests {
     fn the_first_denial_is_added_and_old_ones_go() {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let hold = SignedDuration::from_secs(100);
-        let mut map = new_map("recent", now - SignedDuration::from_mins(11));
+        let one = |uid: &str, at: Timestamp| Denials::from([(uid.to_owned(), at)]);
+        let mut map = new_map(&one("recent", now - SignedDuration::from_mins(11)));
         map.metadata.resource_version = Some("7".into());
         let data = map.data.as_mut().unwrap();
         data.insert("old".into(), (now - SignedDuration::from_mins(12)).to_string());
         data.insert("broken".into(), "yesterday".into());
         assert_eq!(
-            first_denial(&map, "new", hold, now),
+            first_denials(&map, &one("new", now), hold, now),
             json!({"metadata": {"resourceVersion": "7"},
                 "data": {"old": null, "broken": null, "new": now.to_string()}})
         );
@@ -173,9 +199,9 @@ mod tests {
     fn the_cache_shows_what_the_object_says() {
         let mut store = Denied::default();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        new_map("u", now).put(&mut store);
+        new_map(&Denials::from([("u".into(), now)])).put(&mut store);
         assert_eq!(store.since.get("u"), Some(&now));
-        let mut other = new_map("v", now);
+        let mut other = new_map(&Denials::from([("v".into(), now)]));
         other.metadata.name = Some("another".into());
         other.put(&mut store);
         assert_eq!(store.since.len(), 1);

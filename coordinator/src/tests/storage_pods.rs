@@ -79,3 +79,21 @@ async fn volumes_that_are_opted_out_hold_nobody() {
         assert!(world.api.asked().is_empty());
     }
 }
+
+/// A drain evicts all pods of a node in the same moment, and every other review goes to the other replica. With a write
+/// for each pod they wore each other out, one was let go, and it was the attacher that led: 16 s more, seen twice.
+#[tokio::test]
+async fn all_pods_of_a_node_can_be_denied_at_once() {
+    let world = leaving();
+    let (first, second) = (world.replica(), world.replica());
+    let hold = world.policy.storage_hold;
+    let begin = |n: usize| {
+        let holds = if n.is_multiple_of(2) { &first.holds } else { &second.holds };
+        async move { holds.begin(&format!("uid-{n}"), hold, at(0)).await }
+    };
+    for (n, since) in futures::future::join_all((0..40).map(begin)).await.into_iter().enumerate() {
+        assert_eq!(since.unwrap(), at(0), "pod {n}");
+    }
+    let written = world.api.get(HOLDS).unwrap();
+    assert_eq!(written["data"].as_object().unwrap().len(), 40);
+}
