@@ -102,6 +102,19 @@ pub async fn finish(cluster: &Cluster, backup: &Backup) -> Result<State> {
     state(cluster, backup).await
 }
 
+/// How the backup ends when nobody sees to it, as far as that shows within the limit.
+pub async fn give_up_after(cluster: &Cluster, backup: &Backup, limit: Duration) -> Result<State> {
+    let ended = async || -> Result<Option<String>> {
+        let now = state(cluster, backup).await?;
+        Ok(matches!(now.word.as_str(), "" | "New" | "Pending" | "InProgress").then(|| now.word))
+    };
+    // one that goes on is an outcome too; what it means is the caller's to say
+    if until(limit, "the backup to end", ended).await.is_err() {
+        eprintln!("  the backup has not ended within {} s", limit.as_secs());
+    }
+    state(cluster, backup).await
+}
+
 /// Deletes the snapshots of the volume but this one, so that replicas have little to rebuild.
 pub async fn prune_snapshots(cluster: &Cluster, volume: &Running, keep: &str) -> Result<()> {
     let all = cluster.list(&LH_SNAPSHOT, &cluster.longhorn, &format!("longhornvolume={}", volume.handle)).await?;

@@ -1,6 +1,7 @@
 //! Every way in which a backup is interrupted: one after the other, on the real cluster, each from fresh data to the
 //! comparison of every checksum.
 
+mod contracts;
 mod nodes;
 mod owed;
 mod passage;
@@ -24,9 +25,12 @@ use passage::Passage;
 pub async fn run(bench: &Bench, args: &InterruptArgs) -> Result<bool> {
     let nodes = bench.nodes.len();
     let ways = if args.only.is_empty() { Way::value_variants().to_vec() } else { args.only.clone() };
-    let (ways, left_out): (Vec<_>, Vec<_>) = ways.into_iter().partition(|way| way.needs_nodes() <= nodes);
-    for way in left_out {
-        println!("left out: {} needs {} nodes with storage, there are {nodes}", way.name(), way.needs_nodes());
+    let (ways, left_out): (Vec<_>, Vec<_>) = ways.into_iter().partition(|way| way.lacks(nodes).is_none());
+    for (way, lacks) in left_out.iter().filter_map(|way| Some((way, way.lacks(nodes)?))) {
+        println!("left out: {} needs {lacks}", way.name());
+    }
+    if ways.is_empty() {
+        bail!("nothing is left to do");
     }
     if bench.lab.is_none() && ways.iter().any(|way| way.needs_lab()) {
         let names = ways.iter().filter(|way| way.needs_lab()).map(|way| way.name()).collect::<Vec<_>>();

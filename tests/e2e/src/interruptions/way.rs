@@ -1,6 +1,6 @@
 //! The ways, what each is for, and what it must come to.
 
-use super::{nodes, owed, passage::Scene, pods, storage};
+use super::{contracts, nodes, owed, passage::Scene, pods, storage};
 use crate::{bench::Bench, report::Claim, settle};
 use anyhow::Result;
 use clap::ValueEnum;
@@ -54,6 +54,8 @@ pub enum Way {
     ReplicaDrained,
     /// The node that is drained holds the pod only.
     PodOnlyDrained,
+    /// The descheduler evicts the pod from a cordoned node.
+    Descheduler,
 }
 
 /// How a passage must end.
@@ -95,9 +97,14 @@ impl Way {
         matches!(self, PowerLoss | ReplicaKilled | InstanceManagerKilled | TargetDown)
     }
 
-    /// Nodes with storage that it takes.
-    pub fn needs_nodes(self) -> usize {
-        if self == Self::Onward { 3 } else { 2 }
+    /// What it needs and is not there, on a cluster with so many nodes with storage.
+    pub fn lacks(self, nodes: usize) -> Option<String> {
+        let needed = if self == Self::Onward { 3 } else { 2 };
+        if nodes < needed {
+            return Some(format!("{needed} nodes with storage, there are {nodes}"));
+        }
+        (self == Self::Descheduler && std::env::var_os(contracts::DESCHEDULER).is_none())
+            .then(|| format!("a descheduler, at the path in {}: see `tests/run contracts`", contracts::DESCHEDULER))
     }
 
     /// What must be seen.
@@ -164,6 +171,7 @@ impl Way {
             Self::BackupDeleted => owed::delete_backup(scene).await,
             Self::ReplicaDrained => nodes::drain_replica(scene).await,
             Self::PodOnlyDrained => nodes::drain(scene).await,
+            Self::Descheduler => contracts::descheduler(scene).await,
         }
     }
 
