@@ -209,6 +209,14 @@ impl Draft<'_> {
                 r.attempts = r.attempts.saturating_sub(1);
             });
         }
+        if started < self.spec.triggered_at {
+            // cut by a later move, which says nothing about the backup: a drain of the whole cluster, node by node,
+            // must not use its attempts up
+            return self.update(name, |r| {
+                r.state = ResumeState::Waiting;
+                r.attempts = r.attempts.saturating_sub(1);
+            });
+        }
         let reason = backup.error.clone().unwrap_or_else(|| "the run ended without being complete".to_owned());
         if resume.attempts >= self.policy.resume_attempts {
             self.update(name, |r| {

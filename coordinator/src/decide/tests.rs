@@ -385,29 +385,34 @@ fn a_pre_stage_whose_placing_was_lost_is_placed_again() {
 }
 
 #[test]
-fn a_second_move_keeps_what_is_owed() {
+fn each_further_move_keeps_what_is_owed_and_uses_no_attempt_up() {
     let mut s = Story::begin(&["b1"]);
+    s.policy.resume_attempts = 2;
     s.decide(0.0);
     s.arrived().backups(vec![backup("b1", BackupState::Lost, Some(3.0))]);
     s.decide(14.0);
     s.decide(17.0);
-    // it runs again on b and is cut once more by a move back
-    s.spec.pod.uid = "new".into();
-    s.spec.from = "b".into();
-    s.spec.triggered_at = at(20.0);
-    let mut third = pod("third", Some("a"));
-    third.ready = true;
-    s.obs.pods = vec![Arc::new(third)];
-    s.obs.volume = Some(volume(VolumeState::Attached, Some("a"), vec![request("a", false, true)]));
-    s.backups(vec![backup("b1", BackupState::Lost, Some(21.0))]);
-    s.decide(30.0);
-    assert_eq!(s.journal.history.len(), 1);
-    assert_eq!(s.journal.history[0].from, "a");
-    assert_eq!(s.resume("b1").attempts, 1, "what was done is not forgotten");
-    s.decide(60.0);
-    s.decide(63.0);
-    assert_eq!(s.resume("b1").state, ResumeState::Running);
-    assert_eq!(s.resume("b1").attempts, 2);
+    // it runs again, and is cut once more by each of these
+    for (n, from, to) in [(1, "b", "a"), (2, "a", "b"), (3, "b", "a"), (4, "a", "b")] {
+        let start = 100.0 * f64::from(n);
+        assert_eq!(s.resume("b1").state, ResumeState::Running);
+        s.spec.pod.uid = format!("pod-{n}");
+        s.spec.from = from.into();
+        s.spec.triggered_at = at(start);
+        let mut next = pod(&format!("pod-{}", n + 1), Some(to));
+        next.ready = true;
+        s.obs.pods = vec![Arc::new(next)];
+        s.obs.volume = Some(volume(VolumeState::Attached, Some(to), vec![request(to, false, true)]));
+        s.backups(vec![backup("b1", BackupState::Lost, Some(start + 1.0))]);
+        s.decide(start + 10.0);
+        assert_eq!(s.journal.history[0].from, to);
+        s.decide(start + 40.0);
+        assert!(matches!(s.decide(start + 43.0)[..], [Action::Reset { .. }]), "move {n}");
+    }
+    assert_eq!(s.resume("b1").attempts, 1);
+    s.backups(vec![backup("b1", BackupState::Lost, Some(450.0))]);
+    s.decide(451.0);
+    assert!(s.resume("b1").next_try_at.is_some(), "without a move a failed run counts, and is tried again later");
 }
 
 #[test]
