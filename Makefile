@@ -31,6 +31,7 @@ test: check e2e-ready ## everything: `make check`, then real moves on real clust
 
 .PHONY: check
 check: rust $(DENY) ## the fast part: format, lints, licences, unit, property and in-process HTTP tests
+	tests/links
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace
