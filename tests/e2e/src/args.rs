@@ -99,6 +99,9 @@ pub struct MovesArgs {
     /// SIGKILL the leader at a random moment of each move (lab only).
     #[arg(long)]
     pub kill_leader: bool,
+    /// Restart all replicas of Handoff, one after the other, during each move.
+    #[arg(long, conflicts_with = "kill_leader")]
+    pub restart_replicas: bool,
     /// Restore and compare after every n-th move only.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub restore_every: u32,

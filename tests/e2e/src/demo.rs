@@ -50,7 +50,7 @@ fn scenes(stuck_after: Duration) -> [Scene; 4] {
         handoff: false,
         whole_node: true,
         limit: stuck_after,
-        kill_leader: false,
+        disturb: None,
         restore: false,
         live: true,
     };

@@ -88,6 +88,27 @@ pub async fn prestages(cluster: &Cluster) -> Result<Vec<String>> {
     Ok(ours.map(|(volume, ticket)| format!("{volume} → {}", ticket.text("/nodeID"))).collect())
 }
 
+/// Deletes every replica that is there, one after the other: the next one when as many are ready as before. Returns
+/// their names.
+pub async fn restart(cluster: &Cluster) -> Result<Vec<String>> {
+    let pods = cluster.list(&POD, NAMESPACE, PODS).await?;
+    let old: Vec<String> = pods.iter().map(|pod| pod.name().to_owned()).collect();
+    for name in &old {
+        cluster.delete(&POD, NAMESPACE, name).await?;
+        until(START, &format!("{name} to be replaced"), async || {
+            let pods = cluster.list(&POD, NAMESPACE, PODS).await?;
+            let there = pods.iter().any(|pod| pod.name() == name);
+            let serves = |pod: &&Value| pod.condition("Ready") == "True" && !pod.has("/metadata/deletionTimestamp");
+            let ready = pods.iter().filter(serves).count();
+            let missing =
+                format!("{ready} of {} are ready, {name} is {}", old.len(), if there { "there" } else { "gone" });
+            Ok((there || ready < old.len()).then_some(missing))
+        })
+        .await?;
+    }
+    Ok(old)
+}
+
 /// Ends the process of the replica that leads, without warning. Returns the pod's name.
 pub async fn kill_leader(cluster: &Cluster, lab: &Lab) -> Result<String> {
     let lease = cluster.get(&LEASE, NAMESPACE, NAME).await?;

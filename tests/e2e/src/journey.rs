@@ -43,12 +43,32 @@ pub struct Plan {
     pub whole_node: bool,
     /// How long the pod is waited for.
     pub limit: Duration,
-    /// SIGKILL the leader at a random moment.
-    pub kill_leader: bool,
+    /// What is done to Handoff meanwhile.
+    pub disturb: Option<Disturb>,
     /// Restore the backup and compare.
     pub restore: bool,
     /// Print the steps as they come.
     pub live: bool,
+}
+
+/// What is done to Handoff during a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disturb {
+    /// SIGKILL for the leader at a random moment.
+    KillLeader,
+    /// All replicas are restarted, one after the other.
+    RestartReplicas,
+}
+
+impl Disturb {
+    /// What must hold of it.
+    pub fn claim(self) -> &'static str {
+        match self {
+            Self::KillLeader => "the leader was killed",
+            Self::RestartReplicas => "all replicas were restarted",
+        }
+    }
 }
 
 /// Result of comparing checksums.
@@ -83,14 +103,16 @@ pub struct BackupStory {
     pub restored: Option<Compared>,
 }
 
-/// A killed leader.
+/// What was done to Handoff.
 #[derive(Clone, Debug, Serialize)]
-pub struct Kill {
+pub struct Disturbed {
+    /// What.
+    pub how: Disturb,
     /// Seconds after the drain began.
     pub at: f64,
-    /// The pod, or why none was killed.
-    pub leader: String,
-    /// Whether one was killed.
+    /// The pods, or why it was not done.
+    pub who: String,
+    /// Whether it was done.
     pub done: bool,
 }
 
@@ -111,8 +133,8 @@ pub struct Outcome {
     pub moved: Compared,
     /// Handoff's pre-stages that were left.
     pub prestages: Vec<String>,
-    /// The killed leader.
-    pub kill: Option<Kill>,
+    /// What was done to Handoff.
+    pub disturbed: Option<Disturbed>,
     /// Handoff's reviews of evictions.
     pub reviews: Histogram,
 }
@@ -142,7 +164,7 @@ pub async fn travel(bench: &Bench, plan: &Plan) -> Result<Outcome> {
     let cargo = load(bench, &workload, plan.backup.then_some("incremental")).await.context("preparing the move")?;
     let backup = cargo.backup.as_ref().map(|(backup, _)| backup);
     let observer = Observer::start(&bench.cluster, &workload, backup, plan.live).await?;
-    let (drain, kill, reviews) = drain(bench, plan, &workload, &observer).await?;
+    let (drain, disturbed, reviews) = drain(bench, plan, &workload, &observer).await?;
     let stuck = if observer.timeline().has(Step::Ready) { None } else { Some(stuck(bench, &workload).await?) };
     let story = follow_backup(bench, plan, &workload, &cargo, stuck.is_some()).await?;
     let prestages = handoff::prestages(&bench.cluster).await?;
@@ -154,7 +176,7 @@ pub async fn travel(bench: &Bench, plan: &Plan) -> Result<Outcome> {
         Some(story) => Some(restore(bench, plan, &pod, story, &cargo.at_snapshot).await?),
         None => None,
     };
-    Ok(Outcome { from: workload.node, timeline, drain, stuck, backup: story, moved, prestages, kill, reviews })
+    Ok(Outcome { from: workload.node, timeline, drain, stuck, backup: story, moved, prestages, disturbed, reviews })
 }
 
 /// Fresh data, and a backup of it (in this mode, if one is wanted) that has come as far as asked for, with more data
@@ -191,7 +213,7 @@ async fn drain(
     plan: &Plan,
     workload: &Running,
     observer: &Observer,
-) -> Result<(Ended, Option<Kill>, Histogram)> {
+) -> Result<(Ended, Option<Disturbed>, Histogram)> {
     let selector = (!plan.whole_node).then_some(WITHOUT_STORAGE);
     let limit = if plan.handoff { DRAIN_LIMIT } else { plan.limit };
     let mut reviews = Reviews::start(&bench.cluster, "eviction").await?;
@@ -212,28 +234,34 @@ async fn drain(
         let still_cordoned = node.pointer("/spec/unschedulable") == Some(&Value::Bool(true));
         anyhow::Ok(Ended { code, seconds, still_cordoned, complaint })
     };
-    let all = async { tokio::join!(ended, observer.wait_for(Step::Ready, plan.limit), kill(bench, plan, observer)) };
-    let (ended, _, kill) = tokio::select! {
+    let all = async { tokio::join!(ended, observer.wait_for(Step::Ready, plan.limit), disturb(bench, plan, observer)) };
+    let (ended, _, disturbed) = tokio::select! {
         all = all => all,
         never = reviews.keep_reading() => never,
     };
     reviews.read().await?;
-    Ok((ended?, kill, reviews.added))
+    Ok((ended?, disturbed, reviews.added))
 }
 
-/// Kills the leader at a random moment, if the plan is to.
-async fn kill(bench: &Bench, plan: &Plan, observer: &Observer) -> Option<Kill> {
-    let lab = bench.lab.as_ref().filter(|_| plan.kill_leader)?;
-    let random = RandomState::new().build_hasher().finish();
-    tokio::time::sleep(Duration::from_millis(random % KILL_WITHIN_MILLIS)).await;
-    let at = observer.elapsed();
-    let killed = handoff::kill_leader(&bench.cluster, lab).await;
-    if plan.live {
-        println!("  {at:6.1} s  leader killed");
+/// Does to Handoff what the plan says.
+async fn disturb(bench: &Bench, plan: &Plan, observer: &Observer) -> Option<Disturbed> {
+    let how = plan.disturb?;
+    if how == Disturb::KillLeader {
+        let random = RandomState::new().build_hasher().finish();
+        tokio::time::sleep(Duration::from_millis(random % KILL_WITHIN_MILLIS)).await;
     }
-    Some(match killed {
-        Ok(leader) => Kill { at, leader, done: true },
-        Err(error) => Kill { at, leader: format!("{error:#}"), done: false },
+    let at = observer.elapsed();
+    let done = match (how, &bench.lab) {
+        (Disturb::KillLeader, Some(lab)) => handoff::kill_leader(&bench.cluster, lab).await,
+        (Disturb::KillLeader, None) => Err(anyhow::anyhow!("a process is killed by the lab only")),
+        (Disturb::RestartReplicas, _) => handoff::restart(&bench.cluster).await.map(|pods| pods.join(", ")),
+    };
+    if plan.live {
+        println!("  {at:6.1} s  {}", how.claim());
+    }
+    Some(match done {
+        Ok(who) => Disturbed { how, at, who, done: true },
+        Err(error) => Disturbed { how, at, who: format!("{error:#}"), done: false },
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     args::{CiArgs, Kubelet, MovesArgs, WorkloadKind},
     bench::Bench,
-    journey::{Compared, Outcome, Plan, travel},
+    journey::{Compared, Disturb, Outcome, Plan, travel},
     metrics::{Histogram, Reviews},
     report::{self, Claim, print_claims},
     settle,
@@ -53,7 +53,12 @@ pub async fn run(bench: &Bench, args: &MovesArgs) -> Result<bool> {
     let mut moves = Vec::new();
     for i in 1..=args.count {
         let restore = i % args.restore_every == 0;
-        let how = Plan { kill_leader: args.kill_leader, restore, ..with_handoff() };
+        let disturb = match (args.kill_leader, args.restart_replicas) {
+            (true, _) => Some(Disturb::KillLeader),
+            (_, true) => Some(Disturb::RestartReplicas),
+            _ => None,
+        };
+        let how = Plan { disturb, restore, ..with_handoff() };
         moves.push(one(bench, &how, &format!("move {i} of {}", args.count)).await?);
     }
     let figures = figures(bench, args.workload, plain, moves, reviews_without_backup);
@@ -84,15 +89,7 @@ pub async fn ci(bench: &Bench, args: &CiArgs) -> Result<bool> {
 }
 
 fn with_handoff() -> Plan {
-    Plan {
-        backup: true,
-        handoff: true,
-        whole_node: true,
-        limit: PATIENCE,
-        kill_leader: false,
-        restore: true,
-        live: false,
-    }
+    Plan { backup: true, handoff: true, whole_node: true, limit: PATIENCE, disturb: None, restore: true, live: false }
 }
 
 async fn plain_moves(bench: &Bench, count: u32) -> Result<Vec<Outcome>> {
@@ -210,8 +207,13 @@ fn summary(figures: &Figures, kubelet: Option<Kubelet>) -> comfy_table::Table {
     row("pre-stages left", moves.iter().map(|m| m.prestages.len()).sum::<usize>().to_string(), "0");
     row("drains that ended by themselves", all("the drain ended"), "all");
     row("node still cordoned then", all("the node was still cordoned"), "all");
-    if moves.iter().any(|m| m.kill.is_some()) {
-        row("leader killed at a random moment", all("the leader was killed"), "all");
+    for (how, what) in [
+        (Disturb::KillLeader, "leader killed at a random moment"),
+        (Disturb::RestartReplicas, "all replicas restarted one after another"),
+    ] {
+        if moves.iter().filter_map(|m| m.disturbed.as_ref()).any(|d| d.how == how) {
+            row(what, all(how.claim()), "all");
+        }
     }
     let equal = figures.plain.iter().filter(|m| matches!(m.moved, Compared::Equal(_))).count();
     if !figures.plain.is_empty() {

@@ -41,9 +41,9 @@ pub fn claims(outcome: &Outcome) -> Vec<Claim> {
         compared("the moved volume's data is equal", &outcome.moved),
         Claim::new("no pre-stage is left", outcome.prestages.is_empty(), outcome.prestages.join(", ")),
     ];
-    if let Some(kill) = &outcome.kill {
-        let when = format!("{} at {:.1} s", kill.leader, kill.at);
-        claims.push(Claim::new("the leader was killed", kill.done, when));
+    if let Some(disturbed) = &outcome.disturbed {
+        let when = format!("{} at {:.1} s", disturbed.who, disturbed.at);
+        claims.push(Claim::new(disturbed.how.claim(), disturbed.done, when));
     }
     let Some(backup) = &outcome.backup else { return claims };
     let lost = outcome.timeline.has(Step::BackupLost);

@@ -3,7 +3,7 @@
 use super::passage::{Scene, number};
 use crate::{
     bench::Bench,
-    cluster::{LH_BACKUP, LH_REPLICA, NODE, Read, until},
+    cluster::{LH_BACKUP, LH_REPLICA, NODE, POD, Read, until},
     drain::{Drain, WITHOUT_STORAGE},
     handoff,
     report::Claim,
@@ -66,6 +66,21 @@ pub async fn drain_without_handoff(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     scene.ready().await?;
     settle::uncordon(scene.bench).await?;
     handoff::scale(&scene.bench.cluster, 2).await?;
+    Ok(claims)
+}
+
+/// The whole node, while every replica of Handoff is deleted and replaced, one after the other.
+pub async fn drain_while_handoff_restarts(scene: &Scene<'_>) -> Result<Vec<Claim>> {
+    let (cluster, before) = (&scene.bench.cluster, scene.observer.elapsed());
+    let drained = full_drain(scene.bench, &scene.workload.node, None);
+    let (drained, restarted) = tokio::join!(drained, handoff::restart(cluster));
+    let (mut claims, old) = (drained?, restarted?);
+    let took = scene.observer.elapsed() - before;
+    scene.ready().await?;
+    let left = cluster.list(&POD, handoff::NAMESPACE, handoff::PODS).await?;
+    let all = old.len() > 1 && !left.iter().any(|pod| old.iter().any(|name| name == pod.name()));
+    let found = format!("{} within {took:.1} s", old.join(", "));
+    claims.push(Claim::new("all replicas were restarted", all, found));
     Ok(claims)
 }
 

@@ -28,6 +28,8 @@ pub enum Way {
     TargetDown,
     /// Handoff is down during the whole move, and starts afterwards.
     HandoffDown,
+    /// All replicas of Handoff are restarted one after the other while the node is drained.
+    ReplicasRestarted,
     /// Two moves in a row while the backup is still owed: there and back.
     ThereAndBack,
     /// Two moves in a row while the backup is still owed: to a third node.
@@ -161,6 +163,7 @@ impl Way {
             Self::ManagersRestarted => storage::restart_managers(scene).await,
             Self::TargetDown => storage::target_down(scene).await,
             Self::HandoffDown => nodes::drain_without_handoff(scene).await,
+            Self::ReplicasRestarted => nodes::drain_while_handoff_restarts(scene).await,
             Self::ThereAndBack => pods::there_and_back(scene).await,
             Self::Onward => pods::onward(scene).await,
             Self::ScaledToZero => pods::scale_to_zero_and_back(scene).await,
