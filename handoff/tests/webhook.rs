@@ -1,0 +1,144 @@
+//! The webhook behind the listener that serves it: requests over the limits get an error and leave nothing behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures::{FutureExt, future::BoxFuture, future::join_all};
+use handoff::listen::{Limits, serve_tls};
+use handoff_certs::{CertsConfig, Material, Serving, server_config};
+use handoff_coordinator::verdicts::{Admission, DeletedPod, EvictionVerdict, NewPod, PodPlan, PodRef, SnapshotVerdict};
+use handoff_webhook::{WebhookConfig, router};
+use jiff::Timestamp;
+use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// Holds every eviction, and has nothing to say of anything else.
+struct Holds;
+
+impl Admission for Holds {
+    fn create(&self, _: &NewPod<'_>) -> PodPlan {
+        PodPlan::default()
+    }
+
+    fn evict(&self, _: PodRef, _: bool) -> BoxFuture<'_, EvictionVerdict> {
+        std::future::ready(EvictionVerdict::Hold { message: "not yet".to_owned() }).boxed()
+    }
+
+    fn evict_storage(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict> {
+        self.evict(pod, dry_run)
+    }
+
+    fn delete(&self, _: DeletedPod, _: bool) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
+
+    fn bind(&self, _: PodRef, _: String, _: bool) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
+
+    fn delete_snapshot(&self, _: &str, _: &str) -> SnapshotVerdict {
+        SnapshotVerdict::Allow { note: None }
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    material: Material,
+    _stop: watch::Sender<bool>,
+}
+
+impl Server {
+    async fn start(limits: Limits) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let names = CertsConfig::new("ns", "certs", vec!["localhost".to_owned()]);
+        let material = Material::create(&names, Timestamp::now()).unwrap();
+        let serving = Serving::default();
+        serving.load(&material, Timestamp::now()).unwrap();
+        let (stop, shutdown) = watch::channel(false);
+        let webhook = router(Arc::new(Holds), WebhookConfig::default(), Arc::new(()));
+        tokio::spawn(serve_tls(listener, server_config(serving.resolver).unwrap(), webhook, limits, shutdown));
+        Self { address, material, _stop: stop }
+    }
+
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        let roots = self.material.trusted(Timestamp::now()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let config = builder.with_root_certificates(roots).with_no_client_auth();
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    /// An eviction's review on a connection of its own: whether it is held, as it must be.
+    async fn holds(&self) -> bool {
+        let body = eviction("").to_string();
+        let mut stream = self.connect().await;
+        send(&mut stream, body.len(), body.as_bytes()).await;
+        let (status, text) = answer(&mut stream).await;
+        status == 200 && serde_json::from_str::<Value>(&text).unwrap()["response"]["status"]["code"] == 429
+    }
+}
+
+fn eviction(padding: &str) -> Value {
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "u", "operation": "CREATE", "subResource": "eviction", "name": "db-0", "namespace": "shop",
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "object": {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "db-0", "x": padding}}}})
+}
+
+async fn send(stream: &mut TlsStream<TcpStream>, length: usize, body: &[u8]) {
+    let head = format!("POST /validate/evictions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body).await.unwrap();
+    stream.flush().await.unwrap();
+}
+
+async fn answer(stream: &mut TlsStream<TcpStream>) -> (u16, String) {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap().into());
+    }
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let lower = head.to_lowercase();
+    let length = lower.split("content-length: ").nth(1).map_or("0", |rest| rest.split("\r\n").next().unwrap());
+    let mut body = vec![0; length.parse().unwrap()];
+    stream.read_exact(&mut body).await.unwrap();
+    (status, String::from_utf8(body).unwrap())
+}
+
+#[tokio::test]
+async fn what_goes_over_the_limits_is_an_error_and_leaves_nothing_behind() {
+    const PLACES: usize = 6;
+    let request = Duration::from_millis(300);
+    let server = Server::start(Limits { connections: PLACES, request, body: 64 << 10, ..Limits::default() }).await;
+    assert!(server.holds().await);
+    // more than there is room for if anything of the one before stayed
+    for _ in 0..3 {
+        // as many as there are places, each with a body that never comes
+        let stalled = join_all((0..PLACES).map(|_| async {
+            let mut stream = server.connect().await;
+            send(&mut stream, 60 << 10, b"{").await;
+            (answer(&mut stream).await.0, stream)
+        }))
+        .await;
+        assert!(stalled.iter().all(|(status, _)| *status == 503), "time");
+        // their connections are still open, and make room
+        assert!(server.holds().await, "connections");
+        let mut stream = server.connect().await;
+        send(&mut stream, (64 << 10) + 1, b"{").await;
+        assert_eq!(answer(&mut stream).await.0, 413, "size");
+        let large = eviction(&"x".repeat(63 << 10)).to_string();
+        let mut stream = server.connect().await;
+        send(&mut stream, large.len(), large.as_bytes()).await;
+        assert_eq!(answer(&mut stream).await.0, 200, "the largest one that is allowed");
+    }
+    assert!(server.holds().await);
+}
