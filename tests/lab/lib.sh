@@ -31,6 +31,7 @@ BIN_CNI=$HANDOFF_CACHE/bin/cni-$CNI_PLUGINS
 BIN_VERSITYGW=$HANDOFF_CACHE/bin/versitygw-$VERSITYGW
 BIN_SIDECARS=$HANDOFF_CACHE/bin/sidecars
 BIN_SNAPSHOTTER=$HANDOFF_CACHE/bin/external-snapshotter    # with its CRDs and access rights
+BIN_CERT_MANAGER=$HANDOFF_CACHE/bin/cert-manager-$CERT_MANAGER    # with its CRDs; for tests without nodes only
 BIN_STANDIN=$HANDOFF_CACHE/bin/iscsi-standin
 BASE=$HANDOFF_CACHE/base-$DEBIAN                   # a root directory, and BASE.tar, the same as an image layer
 IMAGES=$HANDOFF_CACHE/images
@@ -74,6 +75,9 @@ fresh() {
 }
 finish() { rm -rf "$1"; mv "$1.tmp" "$1"; echo "$made_of" >"$1.made-of"; }
 
+cert_manager_is_built() {
+  fresh "$BIN_CERT_MANAGER" "$LAB_DIR"/go/cert-manager/{go.mod,go.sum,controller/main.go,cainjector/main.go,webhook/main.go}
+}
 kubernetes_is_built() { fresh "$BIN_KUBERNETES" "$LAB_DIR"/go/kubernetes/{go.mod,etcd/main.go,coredns/main.go}; }
 
 # step DIR/NAME.sh [NAME] : runs one step, says how long it took, keeps its output in a log file.

@@ -26,6 +26,9 @@ pub struct Paths {
     /// Longhorn's `CustomResourceDefinitions`.
     #[arg(long, global = true, env = "HANDOFF_LONGHORN_CRDS", default_value = "")]
     pub longhorn_crds: PathBuf,
+    /// Directory with cert-manager's controller, cainjector and webhook, and its `crds`.
+    #[arg(long, global = true, env = "HANDOFF_CERT_MANAGER")]
+    pub cert_manager: Option<PathBuf>,
     /// The program under test.
     #[arg(long, global = true, env = "HANDOFF_BINARY", default_value = "")]
     pub handoff: PathBuf,
@@ -47,7 +50,8 @@ pub enum Command {
     },
     /// Pods per second of a real kube-scheduler with and without the extender. Figures only.
     Throughput(Throughput),
-    /// Write the four kinds of extender calls of a real kube-scheduler, in both modes, to a directory.
+    /// Write the four kinds of extender calls of a real kube-scheduler, in both modes, and the reviews of a real API
+    /// server to a directory.
     Record {
         /// The directory.
         directory: PathBuf,

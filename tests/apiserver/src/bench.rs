@@ -68,6 +68,8 @@ pub struct Bench {
     pub report: Report,
     /// Handoff's manifests.
     pub deploy: PathBuf,
+    /// cert-manager's programs and definitions.
+    pub cert_manager: Option<PathBuf>,
     /// Names of Handoff's pods, which its replicas here bear.
     pub names: Vec<String>,
     kubelets: Option<Kubelets>,
@@ -92,9 +94,9 @@ impl Bench {
         }
         let names = own_pods(&admin).await?;
         let kubelets = Some(Kubelets::start(&plane)?);
-        let deploy = paths.deploy.clone();
+        let (deploy, cert_manager) = (paths.deploy.clone(), paths.cert_manager.clone());
         let report = Report::default();
-        let mut bench = Self { plane, admin, world, replicas, report, deploy, names, kubelets };
+        let mut bench = Self { plane, admin, world, replicas, report, deploy, cert_manager, names, kubelets };
         bench.start_replicas(&[]).await?;
         Ok(bench)
     }
@@ -226,7 +228,7 @@ impl Bench {
 
 /// The webhooks as users have them, but for what a cluster network would do: the Service is an address of ours.
 /// Rules, conditions and time-outs stay as the manifest has them, and the certificate is checked for the Service's name.
-async fn point_webhooks(admin: &Api, port: u16) -> Result<()> {
+pub async fn point_webhooks(admin: &Api, port: u16) -> Result<()> {
     let services = core("handoff-system", "services", "");
     admin.delete(&format!("{services}/handoff-webhook"), &json!({})).await?.ok()?;
     let service = json!({"metadata": {"name": "handoff-webhook"},

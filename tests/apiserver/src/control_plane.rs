@@ -231,10 +231,20 @@ impl ControlPlane {
 
     /// The path of a user's kubeconfig.
     pub fn kubeconfig(&self, user: User) -> Result<String> {
-        let path = self.path(&format!("{}.kubeconfig", user.token()));
+        self.kubeconfig_by(user, &self.url)
+    }
+
+    /// The same, by another way to the API server.
+    pub fn kubeconfig_by(&self, user: User, url: &str) -> Result<String> {
+        let direct = if url == self.url { "" } else { "-other-way" };
+        let path = self.path(&format!("{}{direct}.kubeconfig", user.token()));
+        let mut cluster = json!({"server": url});
+        if url.starts_with("https:") {
+            cluster["certificate-authority"] = json!(self.file("ca.crt"));
+        }
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "here",
-            "clusters": [{"name": "here", "cluster": {"server": self.url, "certificate-authority": self.file("ca.crt")}}],
+            "clusters": [{"name": "here", "cluster": cluster}],
             "users": [{"name": "me", "user": {"token": user.token()}}],
             "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
         });
@@ -244,12 +254,17 @@ impl ControlPlane {
 
     /// A user's way to the API server.
     pub fn api(&self, user: User) -> Result<Api> {
+        Ok(Api::new(self.client(user)?))
+    }
+
+    /// A user's API client.
+    pub fn client(&self, user: User) -> Result<Client> {
         let mut config = Config::new(self.url.parse().context("bad URL")?);
         config.root_cert = Some(vec![self.ca_der.clone()]);
         config.auth_info = AuthInfo { token: Some(user.token().into()), ..AuthInfo::default() };
         // what the API server answers is what is looked at
         config.default_retry = false;
-        Ok(Api::new(Client::try_from(config).context("cannot make an API client")?))
+        Client::try_from(config).context("cannot make an API client")
     }
 
     /// CPU seconds of the API server so far.

@@ -3,15 +3,19 @@
 
 mod args;
 mod bench;
+mod cert_manager;
 mod checks;
 mod control_plane;
 mod front;
 mod http;
 mod kubelet;
+mod load;
 mod metrics;
 mod mtls;
 mod process;
+mod proxy;
 mod record;
+mod record_reviews;
 mod replicas;
 mod report;
 mod scheduler;

@@ -31,6 +31,8 @@ pub struct Replicas {
     pub webhook: Front,
     /// In front of the extender's port.
     pub extender: Front,
+    /// By which way replicas reach kube-apiserver, if not directly.
+    pub api_server: Option<String>,
     running: Vec<Replica>,
     program: PathBuf,
     started: usize,
@@ -43,12 +45,23 @@ impl Replicas {
     pub async fn new(paths: &Paths) -> Result<Self> {
         let (webhook, extender) = (Front::open().await?, Front::open().await?);
         let program = paths.handoff.clone();
-        Ok(Self { webhook, extender, running: Vec::new(), program, started: 0, counted: String::new() })
+        Ok(Self {
+            webhook,
+            extender,
+            api_server: None,
+            running: Vec::new(),
+            program,
+            started: 0,
+            counted: String::new(),
+        })
     }
 
     /// Starts one replica per name, with these flags besides, and waits until each says it is ready.
     pub async fn start(&mut self, plane: &ControlPlane, names: &[String], flags: &[&str]) -> Result<()> {
-        let kubeconfig = plane.kubeconfig(User::Handoff)?;
+        let kubeconfig = match &self.api_server {
+            Some(url) => plane.kubeconfig_by(User::Handoff, url)?,
+            None => plane.kubeconfig(User::Handoff)?,
+        };
         for name in names {
             self.started += 1;
             let (webhook, extender, metrics) = (free_port()?, free_port()?, free_port()?);
@@ -126,6 +139,15 @@ impl Replicas {
             }
         }
         Ok(false)
+    }
+
+    /// A figure, summed over all replicas.
+    pub async fn figure(&self, metric: &str) -> Result<f64> {
+        let mut pages = String::new();
+        for replica in &self.running {
+            pages += &page(replica.metrics, "/metrics").await?;
+        }
+        Ok(metrics::sum(&pages, metric, &[]))
     }
 
     /// Reviews or extender calls so far that carry these labels.

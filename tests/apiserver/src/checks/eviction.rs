@@ -4,10 +4,10 @@ use super::delete::records;
 use crate::{
     bench::{Bench, SOON},
     http::{Read, eventually},
-    world::core,
+    world::{core, pod},
 };
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Longest time in which something that must not be there would have appeared.
@@ -20,6 +20,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     dry_runs(bench, ns).await?;
     preconditions(bench, ns).await?;
     budget(bench, ns).await?;
+    moved(bench, ns).await?;
 
     let idle = bench.plain(ns, "idle").await?;
     let answer = bench.evict(&idle, json!({})).await?;
@@ -113,4 +114,39 @@ async fn budget(bench: &mut Bench, ns: &str) -> Result<()> {
     let held = bench.handoff(&workload, Duration::ZERO).await?.is_some_and(|h| records(&h, &workload, "Eviction"));
     bench.report.check("without the budget it goes, recorded once", held, third.brief());
     Ok(())
+}
+
+/// A drain that was told "not yet" comes back by name when the pod has been replaced on another node already.
+async fn moved(bench: &mut Bench, ns: &str) -> Result<()> {
+    let cordon = async |bench: &Bench, node: &str, on: bool| {
+        let spec = json!({"spec": {"unschedulable": if on { json!(true) } else { Value::Null }}});
+        bench.admin.merge(&format!("/api/v1/nodes/{node}"), &spec).await.map(drop)
+    };
+    let workload = bench.workload(ns, "moved").await?;
+    cordon(bench, "node-a", true).await?;
+    bench.evict(&workload, json!({})).await?.ok()?;
+    bench.gone(&workload).await?;
+    let new = bench.world.running(&pod(ns, "moved", &[&workload.volume.claim]), "node-b").await?;
+    let uid = new.text("/metadata/uid");
+    // the cordon, the record and the replacement have to be in the caches
+    let told = eventually(SOON, async || {
+        let answer = bench.evict(&workload, json!({"dryRun": ["All"]})).await?;
+        Ok((answer.status == 404).then_some(()))
+    });
+    let told = told.await?.is_some();
+    let answer = if told { bench.evict(&workload, json!({})).await? } else { bench.admin.get("/readyz").await? };
+    let as_clients_need = answer.status == 404 && answer.body.text("/reason") == "NotFound";
+    let says = answer.message().contains(&workload.uid) && answer.message().contains("replacement on node-b");
+    bench.report.check("a pod that has moved, asked for by name: 404", told && as_clients_need && says, answer.brief());
+    let there = bench.admin.get(&workload.path("")).await?.ok()?;
+    let kept = there.text("/metadata/uid") == uid && !there.has("/metadata/deletionTimestamp");
+    bench.report.check("its replacement stays", kept, "");
+    let by_uid = json!({"dryRun": ["All"], "preconditions": {"uid": uid}});
+    let answer = bench.evict(&workload, by_uid).await?;
+    bench.report.check("asked for by its UID it may go", answer.is_ok(), answer.brief());
+    cordon(bench, "node-b", true).await?;
+    let answer = bench.evict(&workload, json!({"dryRun": ["All"]})).await?;
+    bench.report.check("a drain of the new node is not told 404", answer.is_ok(), answer.brief());
+    cordon(bench, "node-a", false).await?;
+    cordon(bench, "node-b", false).await
 }

@@ -148,7 +148,30 @@ async fn filter(bench: &mut Bench) -> Result<()> {
         node.as_deref() == Some("node-b"),
         saw,
     );
+    all_managers(bench, "error").await?;
+    opted_out(bench).await?;
     all_managers(bench, "running").await
+}
+
+/// No node could take these pods' volumes; Handoff is not to say so.
+async fn opted_out(bench: &mut Bench) -> Result<()> {
+    for (mode, on_claim) in [("disabled", false), ("observe", false), ("disabled", true)] {
+        let place = if on_claim { "claim" } else { "pod" };
+        let name = format!("{mode}-on-{place}");
+        let mut new = waiting(bench, NS, &name, "node-a").await?;
+        let annotations = json!({"volumehandoff.io/mode": mode});
+        if on_claim {
+            let claim = core(NS, "persistentvolumeclaims", &format!("data-{name}"));
+            bench.admin.merge(&claim, &json!({"metadata": {"annotations": annotations}})).await?;
+        } else {
+            new["metadata"]["annotations"] = annotations;
+        }
+        bench.admin.create(&core(NS, "pods", ""), &new).await?;
+        let node = scheduled(bench, NS, &name).await?;
+        let saw = node.as_deref().unwrap_or("nowhere");
+        bench.report.check(&format!("{mode} on the {place}: filter refuses no node"), node.is_some(), saw);
+    }
+    Ok(())
 }
 
 async fn prioritize(bench: &mut Bench) -> Result<()> {
@@ -198,6 +221,14 @@ async fn second(bench: &mut Bench, files: &Path) -> Result<()> {
 }
 
 async fn bind(bench: &mut Bench) -> Result<()> {
+    let before = bench.replicas.calls(&["hook=\"bind\""]).await?;
+    let new = waiting(bench, NS, "refused", "node-b").await?;
+    bench.admin.create(&core(NS, "pods", ""), &new).await?;
+    let node = scheduled(bench, NS, "refused").await?;
+    let calls = bench.replicas.calls(&["hook=\"bind\""]).await? - before;
+    let saw = format!("{calls} calls, bound to {}", node.as_deref().unwrap_or("nothing"));
+    let held = calls > 0 && node.as_deref() == Some("node-b");
+    bench.report.check("bind: without the right to bind, the scheduler binds the pod itself", held, saw);
     let rights = bench.deploy.join("scheduler/bind").display().to_string();
     bench.plane.kubectl_ok(&["apply", "-k", &rights]).await?;
     let before = bench.replicas.calls(&["hook=\"bind\""]).await?;

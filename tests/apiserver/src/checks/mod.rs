@@ -1,15 +1,19 @@
 //! The checks, one file per hook or promise.
 
 mod binding;
+mod cert_manager;
 mod create;
 mod delete;
 mod eviction;
 mod extender;
+mod files;
 mod hold;
+mod lag;
 mod optout;
 pub mod outage;
 mod snapshot;
 mod storage;
+mod tier;
 mod unrelated;
 
 use crate::{args::Paths, bench::Bench, report::figure};
@@ -19,7 +23,7 @@ use std::time::Instant;
 
 type Check = for<'a> fn(&'a mut Bench) -> LocalBoxFuture<'a, Result<()>>;
 
-const CHECKS: [(&str, Check); 11] = [
+const CHECKS: [(&str, Check); 15] = [
     ("create", |b| Box::pin(create::run(b))),
     ("unrelated", |b| Box::pin(unrelated::run(b))),
     ("delete", |b| Box::pin(delete::run(b))),
@@ -29,8 +33,13 @@ const CHECKS: [(&str, Check); 11] = [
     ("storage", |b| Box::pin(storage::run(b))),
     ("optout", |b| Box::pin(optout::run(b))),
     ("hold", |b| Box::pin(hold::run(b))),
+    ("lag", |b| Box::pin(lag::run(b))),
     ("extender", |b| Box::pin(extender::run(b))),
+    ("tier", |b| Box::pin(tier::run(b))),
     ("outage", |b| Box::pin(outage::run(b))),
+    ("files", |b| Box::pin(files::run(b))),
+    // the last one: another source of certificates is installed and stays
+    ("cert-manager", |b| Box::pin(cert_manager::run(b))),
 ];
 
 /// Runs all checks, or those that are named. Whether all of them held.
