@@ -1,6 +1,6 @@
 //! Storage classes and namespaces: what a claim without a volume is going to be, and what holds for all in it.
 
-use crate::{settings::Settings, slim::name_of};
+use crate::{meta::slim_meta, settings::Settings, slim::name_of};
 use k8s_openapi::{
     api::{core::v1::Namespace as FullNamespace, storage::v1::StorageClass as FullClass},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -33,7 +33,7 @@ const IS_DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 #[resource(inherit = FullClass)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct WireClass {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_meta")]
     metadata: ObjectMeta,
     #[serde(default)]
     provisioner: String,
@@ -67,7 +67,7 @@ pub struct Namespace {
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = FullNamespace)]
 pub(crate) struct WireNamespace {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_meta")]
     metadata: ObjectMeta,
 }
 

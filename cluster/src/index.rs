@@ -2,11 +2,12 @@
 
 use crate::{
     class::{Namespace, StorageClass},
+    compact::{Claims, Pods, Volumes},
     settings::Settings,
     slim::{Attachment, Claim, CsiNode, Node, ObjectKey, Pod, Volume},
 };
 use hashbrown::{HashMap, HashSet};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What an event touched, as far as others care.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,12 +21,11 @@ pub enum Change {
 /// Volume ⇄ `PersistentVolume` ⇄ claim ⇄ pod ⇄ node.
 #[derive(Debug, Default)]
 pub struct Index {
-    pods: HashMap<ObjectKey, Arc<Pod>>,
-    pods_of_claim: HashMap<ObjectKey, HashSet<ObjectKey>>,
-    claims: HashMap<ObjectKey, Arc<Claim>>,
-    volumes: HashMap<String, Arc<Volume>>,
-    volume_of_handle: HashMap<(String, String), String>,
+    pods: Pods,
+    claims: Claims,
+    volumes: Volumes,
     nodes: HashMap<String, Arc<Node>>,
+    cordoned: BTreeSet<String>,
     csi_nodes: HashMap<String, Arc<CsiNode>>,
     attachments: HashMap<String, Arc<Attachment>>,
     attachments_of_volume: HashMap<String, HashSet<String>>,
@@ -39,44 +39,42 @@ pub struct Index {
 impl Index {
     /// The pod of this key.
     pub fn pod(&self, key: &ObjectKey) -> Option<Arc<Pod>> {
-        self.pods.get(key).cloned()
+        self.pods.get(key)
     }
 
     /// All pods, in no order.
-    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+    pub fn pods(&self) -> impl Iterator<Item = Arc<Pod>> {
         self.pods.values()
     }
 
     /// All pods that mount the claim, in no order.
     pub fn pods_of_claim(&self, claim: &ObjectKey) -> Vec<Arc<Pod>> {
-        let keys = self.pods_of_claim.get(claim).into_iter().flatten();
-        keys.filter_map(|k| self.pods.get(k)).cloned().collect()
+        self.pods.of_claim(claim)
     }
 
     /// The claim of this key.
     pub fn claim(&self, key: &ObjectKey) -> Option<Arc<Claim>> {
-        self.claims.get(key).cloned()
+        self.claims.get(key)
     }
 
     /// The volume of a claim, by the claim's own `spec.volumeName`.
     pub fn volume_of_claim(&self, claim: &ObjectKey) -> Option<Arc<Volume>> {
-        self.volume(self.claims.get(claim)?.volume.as_deref()?)
+        self.volume(self.claims.volume_of(claim)?)
     }
 
     /// The `PersistentVolume` of this name.
     pub fn volume(&self, name: &str) -> Option<Arc<Volume>> {
-        self.volumes.get(name).cloned()
+        self.volumes.get(name)
     }
 
     /// The `PersistentVolume` with this driver and handle.
     pub fn volume_of_handle(&self, driver: &str, handle: &str) -> Option<Arc<Volume>> {
-        // an owned key per look-up: handles are short and this is not on a hot path
-        self.volume(self.volume_of_handle.get(&(driver.to_owned(), handle.to_owned()))?)
+        self.volumes.of_handle(driver, handle)
     }
 
     /// All volumes of one driver.
-    pub fn volumes_of_driver<'a>(&'a self, driver: &'a str) -> impl Iterator<Item = &'a Arc<Volume>> {
-        self.volumes.values().filter(move |v| v.driver == driver)
+    pub fn volumes_of_driver<'a>(&'a self, driver: &'a str) -> impl Iterator<Item = Arc<Volume>> {
+        self.volumes.of_driver(driver)
     }
 
     /// The pods that mount the volume through its claim.
@@ -93,6 +91,11 @@ impl Index {
     /// The node of this name.
     pub fn node(&self, name: &str) -> Option<Arc<Node>> {
         self.nodes.get(name).cloned()
+    }
+
+    /// Names of the cordoned nodes: a few of thousands, and asked for all the time.
+    pub fn cordoned(&self) -> impl Iterator<Item = &String> {
+        self.cordoned.iter()
     }
 
     /// All nodes.
@@ -132,69 +135,48 @@ impl Index {
 
     fn volumes_of_pod(&self, pod: &Pod) -> Vec<Change> {
         let claims = pod.claims.iter().map(|c| ObjectKey::new(&pod.key.namespace, c));
-        claims.filter_map(|c| self.claims.get(&c)?.volume.clone()).map(Change::Volume).collect()
-    }
-
-    fn unlink_pod(&mut self, key: &ObjectKey) -> Vec<Change> {
-        let Some(old) = self.pods.remove(key) else { return Vec::new() };
-        for claim in &old.claims {
-            let claim = ObjectKey::new(&key.namespace, claim);
-            if let Some(set) = self.pods_of_claim.get_mut(&claim) {
-                set.remove(key);
-                if set.is_empty() {
-                    self.pods_of_claim.remove(&claim);
-                }
-            }
-        }
-        self.volumes_of_pod(&old)
+        claims.filter_map(|c| self.claims.volume_of(&c).map(Into::into)).map(Change::Volume).collect()
     }
 
     /// Takes in a new or changed object; says what it touched.
     pub fn put_pod(&mut self, pod: Pod) -> Vec<Change> {
-        if self.pods.get(&pod.key).is_some_and(|old| **old == pod) {
+        let old = self.pods.get(&pod.key);
+        if old.as_deref() == Some(&pod) {
             return Vec::new();
         }
-        let mut changes = self.unlink_pod(&pod.key);
-        for claim in &pod.claims {
-            let claim = ObjectKey::new(&pod.key.namespace, claim);
-            self.pods_of_claim.entry(claim).or_default().insert(pod.key.clone());
-        }
+        let mut changes = old.map(|old| self.volumes_of_pod(&old)).unwrap_or_default();
         changes.extend(self.volumes_of_pod(&pod));
-        self.pods.insert(pod.key.clone(), Arc::new(pod));
+        self.pods.insert(pod);
         changes
     }
 
     /// Forgets an object; says what it touched.
     pub fn remove_pod(&mut self, key: &ObjectKey) -> Vec<Change> {
-        self.unlink_pod(key)
+        self.pods.remove(key).map(|old| self.volumes_of_pod(&old)).unwrap_or_default()
     }
 
     /// Takes in a new or changed object; says what it touched.
     pub fn put_claim(&mut self, claim: Claim) -> Vec<Change> {
         let change = claim.volume.clone().map(Change::Volume);
-        self.claims.insert(claim.key.clone(), Arc::new(claim));
+        self.claims.insert(claim);
         change.into_iter().collect()
     }
 
     /// Forgets an object; says what it touched.
     pub fn remove_claim(&mut self, key: &ObjectKey) -> Vec<Change> {
         let old = self.claims.remove(key);
-        old.and_then(|c| c.volume.clone()).map(Change::Volume).into_iter().collect()
+        old.and_then(|c| c.volume).map(Change::Volume).into_iter().collect()
     }
 
     /// Takes in a new or changed object; says what it touched.
     pub fn put_volume(&mut self, volume: Volume) -> Vec<Change> {
-        let name = volume.name.clone();
-        self.volume_of_handle.insert((volume.driver.clone(), volume.handle.clone()), name.clone());
-        self.volumes.insert(name.clone(), Arc::new(volume));
-        vec![Change::Volume(name)]
+        self.volumes.insert(&volume);
+        vec![Change::Volume(volume.name)]
     }
 
     /// Forgets an object; says what it touched.
     pub fn remove_volume(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
-        let Some(old) = self.volumes.remove(name) else { return Vec::new() };
-        self.volume_of_handle.remove(&(old.driver.clone(), old.handle.clone()));
-        vec![Change::Volume(name.clone())]
+        self.volumes.remove(name).map(|old| Change::Volume(old.name)).into_iter().collect()
     }
 
     /// Takes in a new or changed object; says what it touched.
@@ -204,12 +186,18 @@ impl Index {
             return Vec::new();
         }
         let change = Change::Node(node.name.clone());
+        if node.cordoned {
+            self.cordoned.insert(node.name.clone());
+        } else {
+            self.cordoned.remove(&node.name);
+        }
         self.nodes.insert(node.name.clone(), Arc::new(node));
         vec![change]
     }
 
     /// Forgets an object; says what it touched.
     pub fn remove_node(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
+        self.cordoned.remove(name);
         self.nodes.remove(name).map(|_| Change::Node(name.clone())).into_iter().collect()
     }
 
@@ -261,7 +249,7 @@ impl Index {
     /// The volumes of all claims that are like this. Looks at every claim: for what changes once in a while.
     fn volumes_of_claims(&self, like: impl Fn(&Claim) -> bool) -> Vec<Change> {
         let claims = self.claims.values().filter(|claim| like(claim));
-        claims.filter_map(|claim| claim.volume.clone()).map(Change::Volume).collect()
+        claims.filter_map(|claim| claim.volume).map(Change::Volume).collect()
     }
 
     /// Takes in a new or changed object; says what it touched: its volumes, if something else is asked for now.
@@ -311,16 +299,16 @@ impl Index {
         }
     }
 
-    pub(crate) fn pod_keys(&self) -> Vec<ObjectKey> {
-        self.pods.keys().cloned().collect()
+    pub(crate) fn pod_keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.pods.keys()
     }
 
-    pub(crate) fn claim_keys(&self) -> Vec<ObjectKey> {
-        self.claims.keys().cloned().collect()
+    pub(crate) fn claim_keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.claims.keys()
     }
 
-    pub(crate) fn volume_keys(&self) -> Vec<ObjectKey> {
-        cluster_scoped(self.volumes.keys())
+    pub(crate) fn volume_keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.volumes.keys()
     }
 
     pub(crate) fn node_keys(&self) -> Vec<ObjectKey> {
@@ -400,7 +388,7 @@ mod tests {
         assert_eq!(index.pods_of_volume(&volume).len(), 1);
         assert_eq!(index.remove_pod(&ObjectKey::new("ns", "p")), [Change::Volume("pv".into())]);
         assert!(index.pods_of_volume(&volume).is_empty());
-        assert!(index.pods_of_claim.is_empty());
+        assert!(!index.pods.has_links());
     }
 
     #[test]
@@ -434,6 +422,20 @@ mod tests {
         assert!(index.put_class(class(Settings::default())).is_empty(), "it asks for nothing");
         assert_eq!(index.put_class(class(of("observe"))), touched);
         assert_eq!(index.remove_class(&ObjectKey::new("", "fast")), touched);
+    }
+
+    #[test]
+    fn cordoned_nodes_are_known_without_a_look_at_the_others() {
+        let mut index = Index::default();
+        let node =
+            |name: &str, cordoned| Node { name: name.into(), cordoned, ready: true, tainted: false, leaving: false };
+        index.put_node(node("a", true));
+        index.put_node(node("b", false));
+        index.put_node(node("c", true));
+        assert!(index.cordoned().eq(["a", "c"]));
+        index.put_node(node("a", false));
+        index.remove_node(&ObjectKey::new("", "c"));
+        assert!(index.cordoned().next().is_none());
     }
 
     fn attachment(name: &str, node: &str, attached: bool) -> Attachment {

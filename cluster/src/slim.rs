@@ -1,7 +1,7 @@
 //! Slim records, and the wire types they are read from. The wire types hold only the fields that are used, so that
 //! the rest of an object is skipped while it is parsed.
 
-use crate::{quantity, settings::Settings};
+use crate::{meta::slim_meta, quantity, settings::Settings};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -57,7 +57,8 @@ pub struct Pod {
     pub claims: Vec<String>,
     /// Kind of the controlling owner, e.g. `StatefulSet`.
     pub owner_kind: Option<String>,
-    /// Its labels (few and short; needed to recognise the storage manager's own pods).
+    /// Its labels, without those that are different for each pod of a set; needed to recognise the storage manager's
+    /// own pods.
     pub labels: BTreeMap<String, String>,
     /// Annotations of ours.
     pub settings: Settings,
@@ -191,7 +192,7 @@ fn is_true(conditions: &[WireCondition], wanted: &str) -> bool {
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = FullPod)]
 pub(crate) struct WirePod {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_meta")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: WirePodSpec,
@@ -227,6 +228,17 @@ struct WirePodStatus {
     conditions: Option<Vec<WireCondition>>,
 }
 
+/// Labels by which controllers tell one of their pods from the next. Nothing is selected by them, and with them no two
+/// pods of a set would have the same labels.
+const LABELS_OF_ONE_POD: [&str; 6] = [
+    "apps.kubernetes.io/pod-index",
+    "statefulset.kubernetes.io/pod-name",
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-completion-index",
+    "batch.kubernetes.io/job-name",
+    "controller-uid",
+];
+
 impl From<WirePod> for Pod {
     fn from(w: WirePod) -> Self {
         let key = key_of(&w.metadata);
@@ -238,6 +250,8 @@ impl From<WirePod> for Pod {
         });
         let claims = claims.collect();
         let owners = w.metadata.owner_references.unwrap_or_default();
+        let mut labels = w.metadata.labels.unwrap_or_default();
+        labels.retain(|label, _| !LABELS_OF_ONE_POD.contains(&label.as_str()));
         Self {
             claims,
             uid: w.metadata.uid.unwrap_or_default(),
@@ -248,7 +262,7 @@ impl From<WirePod> for Pod {
             created: time(w.metadata.creation_timestamp.as_ref()),
             owner_kind: owners.into_iter().find(|o| o.controller == Some(true)).map(|o| o.kind),
             settings: Settings::of(w.metadata.annotations.as_ref()),
-            labels: w.metadata.labels.unwrap_or_default(),
+            labels,
             key,
         }
     }
@@ -257,7 +271,7 @@ impl From<WirePod> for Pod {
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = PersistentVolumeClaim)]
 pub(crate) struct WireClaim {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_meta")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: WireClaimSpec,
@@ -305,7 +319,7 @@ impl From<WireClaim> for Claim {
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = PersistentVolume)]
 pub(crate) struct WireVolume {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_meta")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: WireVolumeSpec,
@@ -351,7 +365,7 @@ impl WireVolume {
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = FullNode)]
 pub(crate) struct WireNode {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_meta")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: WireNodeSpec,
@@ -394,7 +408,7 @@ impl From<WireNode> for Node {
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = FullCsiNode)]
 pub(crate) struct WireCsiNode {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_meta")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: WireCsiNodeSpec,
@@ -423,7 +437,7 @@ impl From<WireCsiNode> for CsiNode {
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = FullAttachment)]
 pub(crate) struct WireAttachment {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "slim_meta")]
     metadata: ObjectMeta,
     spec: WireAttachmentSpec,
     #[serde(default)]

@@ -12,7 +12,7 @@ use handoff_cluster::{
 };
 use handoff_storage::BackupState;
 use jiff::Timestamp;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Weight of the preferred node affinity: a clear wish, less than the sum of what the user may have asked for.
 const PREFER_WEIGHT: i32 = 50;
@@ -97,17 +97,24 @@ impl Coordinator {
     /// Nodes that are close to all of these volumes, the best first.
     fn near(&self, volumes: &[Arc<Volume>]) -> Vec<PreferredNode> {
         let views = volumes.iter().filter_map(|v| self.storage.volume(&v.handle)).collect::<Vec<_>>();
-        let staged = |node: &str| views.iter().any(|v| v.requests.iter().any(|r| r.ours && r.node == node));
-        let local = |node: &str| views.iter().any(|v| v.replicas.iter().any(|r| r.node == node && !r.failed));
-        let mut nodes = {
+        // from the volumes to their few nodes, not over the thousands that a cluster may have
+        let mut weights = BTreeMap::new();
+        for view in &views {
+            view.replicas.iter().filter(|r| !r.failed).for_each(|r| {
+                weights.entry(r.node.as_str()).or_insert(PREFER_WEIGHT);
+            });
+            view.requests.iter().filter(|r| r.ours).for_each(|r| {
+                weights.insert(&r.node, STAGED_WEIGHT);
+            });
+        }
+        {
             let index = self.cluster.read();
-            let open = index.nodes().filter(|n| n.ready && !n.cordoned && (local(&n.name) || staged(&n.name)));
-            open.map(|n| n.name.clone()).collect::<Vec<_>>()
-        };
+            weights.retain(|node, _| index.node(node).is_some_and(|n| n.ready && !n.cordoned));
+        }
         // not under the guard: the storage manager looks into the same cache
-        nodes.retain(|node| volumes.iter().all(|v| self.storage.can_host(&v.handle, node).is_ok()));
-        let weight = |node: &str| if staged(node) { STAGED_WEIGHT } else { PREFER_WEIGHT };
-        let mut nodes = nodes.into_iter().map(|name| PreferredNode { weight: weight(&name), name }).collect::<Vec<_>>();
+        weights.retain(|node, _| volumes.iter().all(|v| self.storage.can_host(&v.handle, node).is_ok()));
+        let named = |(node, weight): (&str, i32)| PreferredNode { name: node.to_owned(), weight };
+        let mut nodes = weights.into_iter().map(named).collect::<Vec<_>>();
         nodes.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.name.cmp(&b.name)));
         nodes.truncate(PREFER_NODES);
         nodes

@@ -179,6 +179,10 @@ impl Coordinator {
             if mode == Mode::Disabled {
                 continue;
             }
+            // most pods leave without a backup in flight: the whole picture is put together for the others only
+            if !self.storage.backups(&volume.handle).iter().any(BackupView::in_flight) {
+                continue;
+            }
             let obs = self.observe(&volume);
             if obs.in_flight().next().is_some() {
                 leaving.push(Leaving { volume, obs, layers, mode });

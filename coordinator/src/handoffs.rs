@@ -51,7 +51,8 @@ impl Cached<Handoffs> for VolumeHandoff {
         store.by_volume.remove(&key.name).map(|_| key.name.clone()).into_iter().collect()
     }
 
-    fn keys(store: &Handoffs) -> Vec<ObjectKey> {
-        store.by_volume.values().map(|h| ObjectKey::new(h.namespace().unwrap_or_default(), h.name_any())).collect()
+    fn keys(store: &Handoffs) -> Box<dyn Iterator<Item = ObjectKey> + '_> {
+        let key = |h: &Arc<VolumeHandoff>| ObjectKey::new(h.namespace().unwrap_or_default(), h.name_any());
+        Box::new(store.by_volume.values().map(key))
     }
 }

@@ -48,8 +48,8 @@ impl Cached<Denied> for ConfigMap {
         Vec::new()
     }
 
-    fn keys(store: &Denied) -> Vec<ObjectKey> {
-        store.object.iter().cloned().collect()
+    fn keys(store: &Denied) -> Box<dyn Iterator<Item = ObjectKey> + '_> {
+        Box::new(store.object.iter().cloned())
     }
 }
 

@@ -250,7 +250,7 @@ impl Coordinator {
             let index = self.cluster.read();
             obs.pods = index.pods_of_volume(volume);
             obs.attachments = index.attachments_of(&volume.name);
-            obs.cordoned = index.nodes().filter(|n| n.cordoned).map(|n| n.name.clone()).collect();
+            obs.cordoned = index.cordoned().cloned().collect();
         }
         self.apply_bindings(&mut obs);
         for backup in &obs.backups {

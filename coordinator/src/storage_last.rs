@@ -86,7 +86,7 @@ impl Coordinator {
         let (cordoned, volumes) = {
             let index = self.cluster.read();
             let cordoned = index.node(&node).is_some_and(|n| n.cordoned);
-            (cordoned, index.volumes_of_driver(self.storage.driver()).cloned().collect::<Vec<Arc<Volume>>>())
+            (cordoned, index.volumes_of_driver(self.storage.driver()).collect::<Vec<Arc<Volume>>>())
         };
         let mut watched = None;
         for volume in volumes {

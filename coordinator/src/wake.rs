@@ -168,7 +168,7 @@ impl Coordinator {
     /// Takes every pod that waits for a node as rejected by the nodes that cannot take it.
     pub(crate) fn take_up_waiting(&self) {
         let index = self.cluster.read();
-        let waiting = index.pods().filter(|p| p.node.is_none() && p.stays() && !p.claims.is_empty()).cloned();
+        let waiting = index.pods().filter(|p| p.node.is_none() && p.stays() && !p.claims.is_empty());
         let waiting = waiting.take(MAX_PODS).collect::<Vec<_>>();
         let nodes = index.nodes().map(|n| n.name.clone()).collect::<Vec<_>>();
         drop(index);

@@ -92,6 +92,12 @@ impl Longhorn {
         Some(Hosting { volume: handle.to_owned(), table, only_on, new: None })
     }
 
+    /// Longhorn as a ready store shows it, which nothing keeps current: for tests of the layers above.
+    pub fn fixed(client: Client, namespace: &str, cluster: ClusterCache, store: Store) -> Self {
+        let (namespace, store) = (namespace.to_owned(), Cache::fixed(store));
+        Self { client, namespace, cluster, store, tables: Mutex::default() }
+    }
+
     fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + Debug,

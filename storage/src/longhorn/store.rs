@@ -1,8 +1,9 @@
 //! Longhorn's objects in memory, found by volume.
 
 use super::wire::{Attachment, Backup, Engine, EngineImage, InstanceManager, Node, Replica, Setting, Snapshot, Volume};
-use handoff_cluster::{Cached, ObjectKey};
+use handoff_cluster::{Cached, ObjectKey, put_json};
 use hashbrown::{HashMap, HashSet};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// What is known of one Longhorn installation. Keys are names: everything is in one namespace.
 #[derive(Debug, Default)]
@@ -70,6 +71,24 @@ impl Store {
     pub fn replicas_of(&self, volume: &str) -> impl Iterator<Item = &Replica> {
         named(&self.replicas_of, volume).filter_map(|name| self.replicas.get(name))
     }
+
+    /// Takes in an object of the kind with this plural, e.g. `volumes`, as a watch would: for tests of the layers
+    /// above. `None`: no such kind is kept.
+    pub fn put_json(&mut self, plural: &str, json: &[u8]) -> Option<serde_json::Result<Vec<StorageChange>>> {
+        Some(match plural {
+            "volumes" => put_json::<_, Volume>(self, json),
+            "engines" => put_json::<_, Engine>(self, json),
+            "replicas" => put_json::<_, Replica>(self, json),
+            "volumeattachments" => put_json::<_, Attachment>(self, json),
+            "backups" => put_json::<_, Backup>(self, json),
+            "snapshots" => put_json::<_, Snapshot>(self, json),
+            "nodes" => put_json::<_, Node>(self, json),
+            "instancemanagers" => put_json::<_, InstanceManager>(self, json),
+            "engineimages" => put_json::<_, EngineImage>(self, json),
+            "settings" => put_json::<_, Setting>(self, json),
+            _ => return None,
+        })
+    }
 }
 
 impl Store {
@@ -97,6 +116,15 @@ fn unlink(names: &mut Names, volume: &str, part: &str) {
     }
 }
 
+/// Drops what nobody asks for: labels and owners take more room than all the rest, on hundreds of thousands of objects.
+fn trim(metadata: &mut ObjectMeta) {
+    metadata.owner_references = None;
+    if let Some(labels) = &mut metadata.labels {
+        labels.retain(|label, _| [BACKUP_VOLUME, BACKUP_TARGET].contains(&label.as_str()));
+    }
+    metadata.labels.take_if(|labels| labels.is_empty());
+}
+
 /// How a kind is kept: in which map, for which volume it is news, and in which names of that volume it is listed.
 /// A change is told as the name of the volume it belongs to. Kinds that say which nodes can host volumes end in
 /// `hosts` and what of an object decides that.
@@ -105,7 +133,8 @@ macro_rules! cached {
         impl Cached<Store> for $kind {
             type Change = StorageChange;
             const WATCH: &'static str = $watch;
-            fn put(self, store: &mut Store) -> Vec<StorageChange> {
+            fn put(mut self, store: &mut Store) -> Vec<StorageChange> {
+                trim(&mut self.metadata);
                 let name = self.metadata.name.clone().unwrap_or_default();
                 let same = store.$map.get(&name).is_some_and(|old| $decides(old) == $decides(&self));
                 store.$map.insert(name, self);
@@ -122,7 +151,8 @@ macro_rules! cached {
         impl Cached<Store> for $kind {
             type Change = StorageChange;
             const WATCH: &'static str = $watch;
-            fn put(self, store: &mut Store) -> Vec<StorageChange> {
+            fn put(mut self, store: &mut Store) -> Vec<StorageChange> {
+                trim(&mut self.metadata);
                 let name = self.metadata.name.clone().unwrap_or_default();
                 let volume: Option<String> = $volume(&self);
                 $(if let Some(volume) = &volume {
@@ -146,14 +176,14 @@ macro_rules! cached {
 
 macro_rules! keys {
     ($kind:ty, $map:ident) => {
-        fn keys(store: &Store) -> Vec<ObjectKey> {
+        fn keys(store: &Store) -> Box<dyn Iterator<Item = ObjectKey> + '_> {
             let key = |o: &$kind| {
                 ObjectKey::new(
                     o.metadata.namespace.clone().unwrap_or_default(),
                     o.metadata.name.clone().unwrap_or_default(),
                 )
             };
-            store.$map.values().map(key).collect()
+            Box::new(store.$map.values().map(key))
         }
     };
 }

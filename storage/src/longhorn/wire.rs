@@ -1,6 +1,7 @@
 //! Longhorn's objects (`longhorn.io/v1beta2`), only the fields that are used.
 //! Field names and values: longhorn-manager `k8s/pkg/apis/longhorn/v1beta2`.
 
+use handoff_cluster::slim_meta;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -15,6 +16,7 @@ macro_rules! kind {
         #[serde(default)]
         pub struct $name {
             /// Metadata.
+            #[serde(deserialize_with = "slim_meta")]
             pub metadata: ObjectMeta,
             $(#[allow(missing_docs)] pub $field: $ty),*
         }
