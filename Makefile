@@ -43,6 +43,28 @@ check: rust $(DENY) ## the fast part: format, lints, licences, unit, property an
 model: rust ## the model check with larger bounds: minutes and some GB
 	cargo run -p handoff-model -- large
 
+.PHONY: bench
+bench: rust ## times, instructions and memory, side by side with handlers written the usual way (docs/performance.md)
+	cargo build --profile measure -p handoff-bench
+	$(CARGO_TARGET_DIR)/measure/handoff-bench --profiles $(HANDOFF_CACHE)/profiles $(ARGS)
+
+# coverage for libFuzzer, as cargo-fuzz asks for it; works on the stable toolchain, without a sanitizer
+COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZED := webhook extender caches certs
+SECONDS := 10
+
+.PHONY: fuzz
+fuzz: rust ## every decoder under libFuzzer, SECONDS=10 each, from the corpus in fuzz/corpus
+	@command -v c++ >/dev/null || { echo "a C++ compiler is missing: apt-get install build-essential" >&2; exit 1; }
+	RUSTFLAGS="$(COVERAGE)" cargo build --profile fuzz --target $(STATIC) -p handoff-fuzz --features libfuzzer --bins
+	@for target in $(FUZZED); do \
+	  found=$(HANDOFF_CACHE)/fuzz/$$target; mkdir -p $$found; \
+	  $(CARGO_TARGET_DIR)/$(STATIC)/fuzz/fuzz-$$target -max_total_time=$(SECONDS) -timeout=10 -max_len=16384 \
+	    -verbosity=0 -print_final_stats=1 -artifact_prefix=$$found. $$found fuzz/corpus/$$target; \
+	done
+
 .PHONY: e2e
 e2e: e2e-ready ## the real-cluster test on the cluster of $$KUBECONFIG (it must have Longhorn), or on the lab
 	tests/run e2e
