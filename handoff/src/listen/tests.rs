@@ -342,6 +342,7 @@ async fn a_panic_ends_its_request_and_nothing_else() {
     let request = "GET /panic HTTP/1.1\r\nhost: x\r\n\r\n";
     assert_eq!(ask(&mut stream, request).await.0, 500);
     assert_eq!(ask(&mut stream, GET).await.0, 200);
+    drop(stream);
     server.lives().await;
 }
 
