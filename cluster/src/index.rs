@@ -26,6 +26,8 @@ pub struct Index {
     volumes: Volumes,
     nodes: HashMap<String, Arc<Node>>,
     cordoned: BTreeSet<String>,
+    /// Nodes that nobody should be sent to.
+    leaving: HashSet<String>,
     csi_nodes: HashMap<String, Arc<CsiNode>>,
     attachments: HashMap<String, Arc<Attachment>>,
     attachments_of_volume: HashMap<String, HashSet<String>>,
@@ -96,6 +98,11 @@ impl Index {
     /// Names of the cordoned nodes: a few of thousands, and asked for all the time.
     pub fn cordoned(&self) -> impl Iterator<Item = &String> {
         self.cordoned.iter()
+    }
+
+    /// Whether the node is known to be cordoned, not ready, or about to go.
+    pub fn is_leaving(&self, name: &str) -> bool {
+        self.leaving.contains(name)
     }
 
     /// All nodes.
@@ -191,6 +198,11 @@ impl Index {
         } else {
             self.cordoned.remove(&node.name);
         }
+        if node.cordoned || !node.ready || node.leaving {
+            self.leaving.insert(node.name.clone());
+        } else {
+            self.leaving.remove(&node.name);
+        }
         self.nodes.insert(node.name.clone(), Arc::new(node));
         vec![change]
     }
@@ -198,6 +210,7 @@ impl Index {
     /// Forgets an object; says what it touched.
     pub fn remove_node(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
         self.cordoned.remove(name);
+        self.leaving.remove(name);
         self.nodes.remove(name).map(|_| Change::Node(name.clone())).into_iter().collect()
     }
 
@@ -436,6 +449,23 @@ mod tests {
         index.put_node(node("a", false));
         index.remove_node(&ObjectKey::new("", "c"));
         assert!(index.cordoned().next().is_none());
+    }
+
+    #[test]
+    fn nodes_that_leave_are_known_without_a_look_at_them() {
+        let mut index = Index::default();
+        let good = Node { name: "a".into(), cordoned: false, ready: true, tainted: true, leaving: false };
+        for (node, leaves) in [
+            (Node { cordoned: true, ..good.clone() }, true),
+            (good.clone(), false),
+            (Node { ready: false, ..good.clone() }, true),
+            (Node { leaving: true, ..good.clone() }, true),
+        ] {
+            index.put_node(node.clone());
+            assert_eq!(index.is_leaving("a"), leaves, "{node:?}");
+        }
+        index.remove_node(&ObjectKey::new("", "a"));
+        assert!(!index.is_leaving("a") && index.leaving.is_empty());
     }
 
     fn attachment(name: &str, node: &str, attached: bool) -> Attachment {

@@ -4,7 +4,7 @@
 use crate::{
     binder,
     mode::layers,
-    score::{Facts, Score, score},
+    score::{Facts, Score, points, score},
     shell::Coordinator,
     verdicts::{Admission, NodeJudge, Placement, PodRef},
 };
@@ -192,7 +192,7 @@ impl<'a> Judge<'a> {
         let of = |counts: &HashMap<String, usize>| counts.get(node).copied().unwrap_or_default();
         let arriving = of(self.arriving.get_or_init(|| (self.count_arriving)()));
         let index = self.cluster.read();
-        let leaving = index.node(node).is_some_and(|n| n.cordoned || !n.ready || n.leaving);
+        let leaving = index.is_leaving(node);
         let attaching = index.attaching(node) + arriving;
         drop(index);
         Facts {
@@ -219,7 +219,7 @@ impl NodeJudge for Judge<'_> {
     }
 
     fn score(&self, node: &str) -> i64 {
-        self.explain(node).map_or(0, |score| score.points)
+        if self.fits(node).is_ok() { points(&self.facts(node)) } else { 0 }
     }
 }
 

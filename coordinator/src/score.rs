@@ -77,46 +77,52 @@ impl fmt::Display for Why {
     }
 }
 
-/// Scores a node that fits.
+/// Points of a node that fits.
 /// - A node that is about to go has 0.
 /// - The node where most of the volumes are pre-staged has 10; one with fewer of them has 9.
 /// - Otherwise up to 4 points for data that is there (or room for data to come), and up to 5 for a node that is not
 ///   busy attaching: so a node with a replica comes before one without, until a drain has sent it so many volumes that
 ///   another one has them sooner.
-pub fn score(facts: &Facts) -> Score {
-    let mut why = Vec::new();
+pub fn points(facts: &Facts) -> i64 {
     if facts.leaving {
-        return Score { points: 0, why: vec![Why::Leaving] };
+        return 0;
     }
     if facts.staged > 0 {
-        let points = if facts.staged == facts.most_staged { BEST } else { BEST - 1 };
-        return Score { points, why: vec![Why::Staged(facts.staged)] };
-    }
-    if facts.volumes > 0 {
-        why.push(Why::Local { local: facts.local, of: facts.volumes });
-    }
-    if facts.new > 0 {
-        why.push(Why::Room { with_room: facts.with_room, of: facts.new });
-    }
-    if facts.attaching > 0 {
-        why.push(Why::Attaching(facts.attaching));
+        return if facts.staged == facts.most_staged { BEST } else { BEST - 1 };
     }
     let small = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let (good, all) = (small(facts.local + facts.with_room), small(facts.volumes + facts.new).max(1));
     // any data is better than none
     let locality = if good == 0 { 0 } else { (LOCALITY.saturating_mul(good) / all).max(1) };
     let idle = (IDLE - small(facts.attaching.div_ceil(2))).max(0);
-    Score { points: locality + idle, why }
+    locality + idle
+}
+
+/// The points of a node that fits, and what they are for.
+pub fn score(facts: &Facts) -> Score {
+    let mut why = Vec::new();
+    if facts.leaving {
+        why.push(Why::Leaving);
+    } else if facts.staged > 0 {
+        why.push(Why::Staged(facts.staged));
+    } else {
+        if facts.volumes > 0 {
+            why.push(Why::Local { local: facts.local, of: facts.volumes });
+        }
+        if facts.new > 0 {
+            why.push(Why::Room { with_room: facts.with_room, of: facts.new });
+        }
+        if facts.attaching > 0 {
+            why.push(Why::Attaching(facts.attaching));
+        }
+    }
+    Score { points: points(facts), why }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn points(facts: &Facts) -> i64 {
-        score(facts).points
-    }
 
     #[test]
     fn a_prestaged_node_is_the_best_whatever_else_holds() {

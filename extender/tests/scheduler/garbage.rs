@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::http::StatusCode;
 use proptest::{collection::vec, prelude::*, sample::Index};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{Table, data, post, unfit};
@@ -46,8 +46,7 @@ proptest! {
         let rejected = answer["FailedAndUnresolvableNodes"].as_object().map(serde_json::Map::len);
         prop_assert_eq!(rejected, Some(usize::from(passing.len() < names.len())));
         let scores = RUNTIME.block_on(post(&rejecting(), "/prioritize", body.to_string())).json();
-        let hosts: Vec<&Value> = scores.as_array().unwrap().iter().map(|score| &score["Host"]).collect();
-        prop_assert_eq!(json!(hosts), json!(names));
+        prop_assert_eq!(scores, json!([]), "none of them is better than the others");
     }
 
     #[test]

@@ -22,7 +22,7 @@ const MEASURED: &str = "*handoff_bench*instructions*measured*";
 fn count(work: Work) -> u32 {
     match work {
         Work::Create | Work::Delete | Work::Evict => 200,
-        Work::FilterNames => 10,
+        Work::FilterNames | Work::Prioritize => 10,
         Work::FilterNodes => 3,
     }
 }

@@ -56,13 +56,16 @@ pub enum Work {
     Evict,
     /// 5,000 node names, one in fifty of them unfit.
     FilterNames,
+    /// Scores for 5,000 node names.
+    Prioritize,
     /// 1,000 full nodes.
     FilterNodes,
 }
 
 impl Work {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Create, Self::Delete, Self::Evict, Self::FilterNames, Self::FilterNodes];
+    pub const ALL: [Self; 6] =
+        [Self::Create, Self::Delete, Self::Evict, Self::FilterNames, Self::Prioritize, Self::FilterNodes];
 
     /// The route.
     pub fn path(self) -> &'static str {
@@ -71,6 +74,7 @@ impl Work {
             Self::Delete => "/validate/pods-delete",
             Self::Evict => "/validate/evictions",
             Self::FilterNames | Self::FilterNodes => "/filter",
+            Self::Prioritize => "/prioritize",
         }
     }
 
@@ -90,7 +94,9 @@ impl Work {
                 review["request"]["object"]["metadata"] = json!({"name": pod_name(1), "namespace": namespace(1)});
                 review
             }
-            Self::FilterNames => filter(json!((0..WORLD.2).map(node_name).collect::<Vec<_>>()), Value::Null)?,
+            Self::FilterNames | Self::Prioritize => {
+                filter(json!((0..WORLD.2).map(node_name).collect::<Vec<_>>()), Value::Null)?
+            }
             Self::FilterNodes => {
                 let node = full_node().to_string();
                 let nodes = (0..FULL_NODES).map(|at| Value::from_str(&node.replace("@NODE@", &node_name(at))));

@@ -4,7 +4,7 @@ use crate::{
     caches::{self, Part, Taken},
     instructions,
     load::{Bench, By},
-    ours::Work,
+    ours::{WORLD, Work},
 };
 use anyhow::ensure;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
@@ -43,6 +43,7 @@ pub fn run(effort: &Effort) -> anyhow::Result<()> {
     rows.times(&bench, Work::Evict, "eviction review, no backup in flight, p50 ms", 0.5, 1, "≤ 0.1")?;
     rows.times(&bench, Work::FilterNames, "filter, 5,000 names, p99 ms", 0.99, 10, "≤ 2")?;
     rows.rate(&bench, Work::FilterNames, "filter, 5,000 names, 16 connections, req/s", "≥ 2×")?;
+    rows.times(&bench, Work::Prioritize, "prioritize, 5,000 names, p99 ms", 0.99, 10, "")?;
     rows.times(&bench, Work::FilterNodes, "filter, 1,000 full nodes, p50 ms", 0.5, 100, "≤ 15")?;
     bench.stop()?;
     let found: PerRequest = instructions::cpu_all()?.into_iter().map(|(work, by, time)| ((work, by), time)).collect();
@@ -85,6 +86,15 @@ fn meaning(work: Work, body: &[u8]) -> anyhow::Result<Value> {
             answer["NodeNames"].clone(),
             answer["FailedAndUnresolvableNodes"].as_object().map_or(0, serde_json::Map::len).into(),
         ]),
+        Work::Prioritize => {
+            let score = |of: &Value| (of["Host"].as_str().unwrap_or_default().to_owned(), of["Score"].as_i64());
+            let scores = answer.as_array().into_iter().flatten().map(score).collect::<Vec<_>>();
+            // who is left out has 0, and only differences count
+            let all = scores.len() == WORLD.2;
+            let worst = scores.iter().filter_map(|(_, score)| *score).min().filter(|_| all).unwrap_or_default();
+            let better = scores.into_iter().filter(|(_, score)| *score > Some(worst));
+            better.map(|(host, score)| (host, score.unwrap_or_default() - worst)).collect()
+        }
         Work::FilterNodes => answer["Nodes"]["items"].as_array().map_or(0, Vec::len).into(),
     })
 }

@@ -35,7 +35,10 @@ pub fn router<C: Admission + Placement>(coordinator: Arc<C>) -> Router {
         .route("/validate/pods-delete", post(delete))
         .route("/validate/evictions", post(evict))
         .with_state(coordinator.clone() as Arc<dyn Admission>);
-    let extender = Router::new().route("/filter", post(filter)).with_state(coordinator as Arc<dyn Placement>);
+    let extender = Router::new()
+        .route("/filter", post(filter))
+        .route("/prioritize", post(prioritize))
+        .with_state(coordinator as Arc<dyn Placement>);
     webhook.merge(extender).layer(DefaultBodyLimit::disable())
 }
 
@@ -190,4 +193,22 @@ async fn filter(State(placement): State<Arc<dyn Placement>>, Json(args): Json<Ar
     }
     let error = String::new();
     Json(Filtered { nodes, node_names, failed_nodes: None, failed_and_unresolvable_nodes: failed, error })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostPriority {
+    host: String,
+    score: i64,
+}
+
+async fn prioritize(State(placement): State<Arc<dyn Placement>>, Json(args): Json<Args>) -> Json<Vec<HostPriority>> {
+    let Args { pod, nodes, node_names } = args;
+    let asked = PodRef { namespace: pod.namespace().unwrap_or_default(), name: pod.name_any(), uid: pod.uid() };
+    let settings = Settings::of(pod.metadata.annotations.as_ref());
+    let judge = placement.judge(&asked, &settings, &claims(&pod));
+    let of_nodes = nodes.into_iter().flat_map(|list| list.items).map(|node| node.name_any());
+    let names = node_names.into_iter().flatten().chain(of_nodes);
+    let scored = names.map(|host| HostPriority { score: judge.as_ref().map_or(0, |judge| judge.score(&host)), host });
+    Json(scored.collect())
 }
