@@ -15,6 +15,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Where it serves its own figures, if it does.
+    pub port: Option<u16>,
 }
 
 impl Process {
@@ -39,7 +41,7 @@ impl Process {
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(env.iter().copied());
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { name: name.to_owned(), child, log })
+        Ok(Self { name: name.to_owned(), child, log, port: None })
     }
 
     /// SIGKILL, and waits until it is gone.

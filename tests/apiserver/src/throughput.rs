@@ -3,11 +3,13 @@
 use crate::{
     args::{Paths, Throughput},
     bench::{Bench, MUTATING, VALIDATING},
-    scheduler,
+    http::Api,
+    metrics, scheduler,
     world::{Volume, core, longhorn, pod},
 };
 use anyhow::{Context, Result, bail};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use kube::{Client, Config};
 use serde_json::json;
 use std::{
     path::Path,
@@ -26,6 +28,8 @@ const PATIENCE: Duration = Duration::from_mins(10);
 struct Round {
     with: bool,
     seconds: f64,
+    /// Milliseconds of one pod in the scheduler's serial part.
+    cycle: f64,
     scheduler_cpu: f64,
     api_server_cpu: f64,
     handoff_cpu: f64,
@@ -63,8 +67,8 @@ pub async fn run(paths: &Paths, wanted: &Throughput) -> Result<bool> {
     .context("volumes")?;
     println!("{} nodes, {} pods with a bound claim each; {} rounds of each", wanted.nodes, wanted.pods, wanted.rounds);
     println!(
-        "{:<10} {:>8} {:>14} {:>12} {:>12} {:>8}",
-        "extender", "pods/s", "scheduler CPU", "API CPU", "Handoff CPU", "calls"
+        "{:<10} {:>8} {:>10} {:>14} {:>12} {:>12} {:>8}",
+        "extender", "pods/s", "cycle", "scheduler CPU", "API CPU", "Handoff CPU", "calls"
     );
     let mut rounds = Vec::new();
     for n in 0..(wanted.rounds + 1) * 2 {
@@ -73,13 +77,14 @@ pub async fn run(paths: &Paths, wanted: &Throughput) -> Result<bool> {
         let round = round(&bench, &files, ns, &names, n, with).await?;
         let warm = n >= 2;
         println!(
-            "{:<10} {:>8.1} {:>12.1} s {:>10.1} s {:>10.1} s {:>8}",
+            "{:<10} {:>8.1} {:>7.2} ms {:>12.1} s {:>10.1} s {:>10.1} s {:>8}",
             match (with, warm) {
                 (_, false) => "(first)",
                 (true, _) => "names mode",
                 (false, _) => "none",
             },
             per_second(names.len(), round.seconds),
+            round.cycle,
             round.scheduler_cpu,
             round.api_server_cpu,
             round.handoff_cpu,
@@ -135,6 +140,7 @@ async fn round(bench: &Bench, files: &Path, ns: &str, names: &[String], n: usize
     let round = Round {
         with,
         seconds,
+        cycle: cycle(process.port.context("a scheduler without figures")?).await?,
         scheduler_cpu: process.cpu_seconds(),
         api_server_cpu: bench.plane.api_server_cpu_seconds() - cpu.0,
         handoff_cpu: bench.replicas.cpu_seconds() - cpu.1,
@@ -146,6 +152,17 @@ async fn round(bench: &Bench, files: &Path, ns: &str, names: &[String], n: usize
     })
     .await?;
     Ok(round)
+}
+
+/// Mean time of one pod in the part that the scheduler does for one pod after the other, in milliseconds.
+async fn cycle(port: u16) -> Result<f64> {
+    let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().context("bad URL")?);
+    // its certificate is made by itself, and what it says is no secret
+    config.accept_invalid_certs = true;
+    let page = Api::new(Client::try_from(config).context("cannot ask the scheduler")?).get("/metrics").await?;
+    let page = page.body.as_str().context("the scheduler gives no figures")?.to_owned();
+    let of = |part: &str| metrics::sum(&page, &format!("scheduler_scheduling_algorithm_duration_seconds_{part}"), &[]);
+    Ok(1e3 * of("sum") / of("count"))
 }
 
 /// Seconds from the first binding to the last.
