@@ -94,11 +94,11 @@ impl ControlPlane {
         let mut plane = Self { dir, url, kubernetes, ca_der, processes: Vec::new(), keep_logs, http1: false };
         plane.api_server()?;
         let admin = plane.api(User::Admin)?;
-        let ready = eventually(Duration::from_mins(1), async || {
+        let ready = eventually(Duration::from_mins(3), async || {
             plane.check()?;
             Ok(admin.get("/readyz").await.ok().filter(crate::http::Answer::is_ok))
         });
-        ready.await?.context("kube-apiserver is not ready after 60 s")?;
+        ready.await?.context("kube-apiserver is not ready after 3 minutes")?;
         let manager = plane.controller_manager()?;
         plane.processes.push(manager);
         Ok(plane)

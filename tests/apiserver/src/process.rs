@@ -7,6 +7,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 /// A running child. Dropping it kills it.
@@ -80,8 +81,20 @@ impl Drop for Process {
     }
 }
 
-/// A port of 127.0.0.1 that is free now.
+/// A port of 127.0.0.1 that is free now, another one each time. It is below those that the kernel gives to outgoing
+/// connections, or one of them could take it before its program listens.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-    Ok(listener.local_addr().context("no free port")?.port())
+    const PORTS: std::ops::Range<u32> = 20_000..30_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    // two of these programs beside each other begin at different places
+    let begin = std::process::id().wrapping_mul(101) % count;
+    for _ in PORTS {
+        let at = (begin + NEXT.fetch_add(1, Ordering::Relaxed) % count) % count;
+        let port = u16::try_from(PORTS.start + at).context("no free port")?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port")
 }
