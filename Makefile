@@ -30,12 +30,13 @@ test: check apiserver-test e2e-ready ## everything: `make check`, a real API ser
 	tests/run ci
 
 .PHONY: check
-check: rust $(DENY) ## the fast part: format, lints, licences, unit, property and in-process HTTP tests
+check: rust $(DENY) ## the fast part: format, lints, licences, unit, property and in-process HTTP tests, manifests
 	tests/links
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace
 	$(DENY) check --hide-inclusion-graph licenses bans sources
+	tests/deploy/run
 	@if timeout 60 $(DENY) fetch db 2>/dev/null; then $(DENY) --offline check advisories; \
 	else echo "NOT CHECKED: security advisories. Their database, github.com/RustSec/advisory-db, cannot be fetched from here." >&2; fi
 
@@ -93,7 +94,15 @@ throughput: binary ## pods per second of a real kube-scheduler with 500 nodes, w
 
 .PHONY: image
 image: binary ## the image, FROM scratch, as an archive in the cache
-	$(LAB) image $(HANDOFF_CACHE)/handoff-image.tar $(IMAGE) $(BINARY) /handoff
+	deploy/image/archive $(HANDOFF_CACHE)/handoff-image.tar $(IMAGE) $(BINARY)
+
+.PHONY: deploy-test
+deploy-test: ## the chart, the kustomizations and the image archive, with the real helm, kustomize and kubeconform
+	tests/deploy/run
+
+.PHONY: deploy-docs
+deploy-docs: ## write the table of the chart's values anew
+	HANDOFF_WRITE_DOCS=1 tests/deploy/run -run TestTheTableOfValues
 
 .PHONY: binary
 binary: rust
