@@ -155,7 +155,7 @@ pub async fn run(bench: &mut Bench, directory: &Path) -> Result<()> {
 async fn created(bench: &Bench, recorder: &Recorder) -> Result<()> {
     recorder.expect("create-statefulset-pod", "/mutate/pods", "\"name\":\"db-0\"");
     recorder.expect("bind-kube-scheduler", "/validate/bindings", "\"name\":\"db-0\"");
-    recorder.expect("create-replicaset-pod", "/mutate/pods", "\"kind\":\"ReplicaSet\"");
+    recorder.expect("create-replicaset-pod", "/mutate/pods", "\"ephemeral\"");
     for claim in ["data-db-0", "shared"] {
         bench.world.volume(&Volume::new(NS, claim), "", &["node-a"]).await?;
     }

@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::Arc};
 
 const RECORDED: [(&str, &str, &[&str]); 14] = [
     ("create-statefulset-pod", "/mutate/pods", &["create rec/data-db-0"]),
-    ("create-replicaset-pod", "/mutate/pods", &["create rec/shared,web-6cf4cdbfbf-545jd-scratch"]),
+    ("create-replicaset-pod", "/mutate/pods", &["create rec/shared +1"]),
     ("evict-kubectl-drain", "/validate/evictions", &["evict rec/web-6cf4cdbfbf-mflh2"]),
     ("evict-kubectl-drain-dry-run", "/validate/evictions", &["evict rec/db-0 dry run"]),
     ("evict-with-uid", "/validate/evictions", &["evict rec/db-0 uid 95e5"]),
