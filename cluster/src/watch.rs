@@ -118,12 +118,12 @@ impl<S: Send + Sync + 'static> Cache<S> {
 
     /// Adds the watch of one kind; the returned task does the work.
     pub fn watch<K: Cached<S>>(&mut self, api: Api<K>, on_change: OnChange<K::Change>) -> Task {
-        self.start(api, watcher::Config::default(), on_change)
+        self.start(api, watching(), on_change)
     }
 
     /// Like [`Cache::watch`], of the one object with this name.
     pub fn watch_one<K: Cached<S>>(&mut self, api: Api<K>, name: &str, on_change: OnChange<K::Change>) -> Task {
-        self.start(api, watcher::Config::default().fields(&format!("metadata.name={name}")), on_change)
+        self.start(api, watching().fields(&format!("metadata.name={name}")), on_change)
     }
 
     fn start<K: Cached<S>>(&mut self, api: Api<K>, config: watcher::Config, on_change: OnChange<K::Change>) -> Task {
@@ -148,6 +148,12 @@ impl<S: Send + Sync + 'static> Cache<S> {
     pub fn stale(&self) -> Vec<&'static str> {
         self.watches.iter().filter(|w| w.is_stale()).map(|w| w.name).collect()
     }
+}
+
+/// The API server ends each watch after a minute. Where it does not, the connection has died silently: then it is missed
+/// 5 s later, not when TCP gives it up.
+fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(60)
 }
 
 async fn follow<S, K: Cached<S>>(

@@ -13,6 +13,8 @@ pub mod lease;
 pub mod metrics;
 pub mod mode;
 pub mod observation;
+mod pace;
+mod patch;
 pub mod placement;
 pub mod policy;
 mod progress;

@@ -26,6 +26,8 @@ pub struct Observation {
     /// Nodes on which a pod of the volume may well be scheduled and the volume may be pre-staged, best first: those
     /// that hold a good replica before the others. Only looked up while a volume is between nodes.
     pub candidates: Vec<String>,
+    /// As many resumed backups run as may: no other one is begun now.
+    pub resumes_full: bool,
 }
 
 impl Observation {

@@ -20,6 +20,10 @@ pub struct Policy {
     pub probe_wait: SignedDuration,
     /// How often a backup is made to run again before it is given up. Default 8.
     pub resume_attempts: u32,
+    /// Resumed backups that may run at a time whose volumes are on the same node. Default 2: each reads a whole volume.
+    pub resumes_per_node: u32,
+    /// The same, to the same backup target. Default 8.
+    pub resumes_per_target: u32,
     /// Wait after the first failed run; doubles with each. Default 15 s.
     pub resume_backoff: SignedDuration,
     /// Upper bound of that wait. Default 300 s: twice the age at which the backup target's locks lapse.
@@ -49,6 +53,8 @@ impl Default for Policy {
             prestage_expiry: SignedDuration::from_secs(120),
             probe_wait: SignedDuration::from_millis(2_500),
             resume_attempts: 8,
+            resumes_per_node: 2,
+            resumes_per_target: 8,
             resume_backoff: SignedDuration::from_secs(15),
             resume_backoff_max: SignedDuration::from_secs(300),
             settle_wait: SignedDuration::from_secs(60),
@@ -82,8 +88,13 @@ impl Policy {
                 return Err(format!("{name} must be at most 100 s, it is {value:#}"));
             }
         }
-        if self.resume_attempts == 0 {
-            return Err("resume-attempts must be at least 1".to_owned());
+        let counts = [
+            ("resume-attempts", self.resume_attempts),
+            ("resumes-per-node", self.resumes_per_node),
+            ("resumes-per-target", self.resumes_per_target),
+        ];
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return Err(format!("{name} must be at least 1"));
         }
         if self.resume_backoff_max < self.resume_backoff {
             return Err("resume-backoff-max must not be less than resume-backoff".to_owned());
@@ -116,6 +127,8 @@ mod tests {
         assert!(policy.check().unwrap_err().contains("storage-hold"));
         let policy = Policy { eviction_hold: SignedDuration::from_mins(2), ..Policy::default() };
         assert!(policy.check().unwrap_err().contains("eviction-hold"));
+        let policy = Policy { resumes_per_node: 0, ..Policy::default() };
+        assert!(policy.check().unwrap_err().contains("resumes-per-node"));
         let policy = Policy { retention: SignedDuration::ZERO, ..Policy::default() };
         assert!(policy.check().unwrap_err().contains("retention"));
     }

@@ -12,6 +12,8 @@ use crate::{
     lease::Leadership,
     metrics::Metrics,
     observation::Observation,
+    pace::{self, Pacer},
+    patch::difference,
     policy::Policy,
     progress::Progress,
     queue::Queue,
@@ -25,7 +27,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::json;
 use std::{
@@ -36,6 +38,14 @@ use tokio::sync::{Notify, Semaphore};
 
 /// How soon a volume is looked at again after a write of ours failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// A look at a volume, with all that is written then, takes no longer than this: a connection that has died silently would
+/// keep a worker for a quarter of an hour. What was not done is found missing at the next look.
+const LOOK: Duration = Duration::from_secs(20);
+/// How long a replica leads before it takes back what nobody knows of: its caches have caught up with its predecessor
+/// by then.
+const REAP_FIRST: Duration = Duration::from_secs(5);
+/// How often after that.
+const REAP_EVERY: Duration = Duration::from_mins(1);
 /// How long a binding that was announced to our webhook counts although the pod is not bound yet.
 const BINDING_TTL: Duration = Duration::from_secs(30);
 
@@ -59,6 +69,7 @@ pub struct Coordinator {
     pub(crate) identity: ObjectKey,
     pub(crate) holds: Holds,
     pub(crate) progress: Progress,
+    pacer: Pacer,
     /// Looks at the API server that reviews may make.
     pub(crate) live: Semaphore,
     leadership: Leadership,
@@ -114,6 +125,7 @@ impl Coordinator {
             leadership: parts.leadership,
             holds: parts.holds,
             progress: Progress::default(),
+            pacer: Pacer::default(),
             live: Semaphore::new(LIVE_LOOKS),
             written: Mutex::default(),
             bindings: Mutex::default(),
@@ -145,17 +157,27 @@ impl Coordinator {
     pub async fn work(&self) {
         loop {
             let volume = self.queue.next().await;
-            let again = if self.missing().is_empty() { self.reconcile(&volume).await } else { Some(RETRY) };
+            let looked = async { if self.missing().is_empty() { self.reconcile(&volume).await } else { Some(RETRY) } };
+            let again = tokio::time::timeout(LOOK, looked).await.unwrap_or_else(|_| {
+                tracing::warn!(volume, "the API server does not answer, looking again");
+                Some(RETRY)
+            });
             self.queue.done(&volume, again);
         }
     }
 
-    /// Withdraws pre-stages that carry our mark but that no handoff knows of (left by a crash), every minute.
+    /// Withdraws pre-stages that carry our mark but that no handoff knows of (left by a crash): soon after leadership was
+    /// won, and then every minute.
     pub async fn reap(&self) {
+        let mut due = tokio::time::Instant::now() + REAP_FIRST;
         loop {
-            tokio::time::sleep(Duration::from_mins(1)).await;
-            if self.leadership.is_held() && self.missing().is_empty() {
+            tokio::time::sleep(REAP_FIRST).await;
+            let now = tokio::time::Instant::now();
+            if !self.leadership.is_held() || !self.missing().is_empty() {
+                due = now + REAP_FIRST;
+            } else if now >= due {
                 self.reap_once().await;
+                due = now + REAP_EVERY;
             }
         }
     }
@@ -163,7 +185,8 @@ impl Coordinator {
     async fn reap_once(&self) {
         for (handle, node) in self.storage.prestages() {
             let volume = self.cluster.read().volume_of_handle(self.storage.driver(), &handle);
-            let handoff = volume.as_ref().and_then(|v| self.handoffs.read().of_volume(&v.name));
+            // with what we wrote a moment ago and the cache does not show yet
+            let handoff = volume.as_ref().and_then(|v| self.current(&v.name));
             let known = handoff.as_ref().and_then(|h| h.status.as_ref()?.prestage.clone());
             let paused = volume.zip(handoff).is_some_and(|(v, h)| {
                 let obs = self.observe(&v);
@@ -214,7 +237,11 @@ impl Coordinator {
             obs.candidates = self.candidates(&volume, &obs);
         }
         let journal = handoff.journal();
-        let decision = decide(&handoff.spec, &journal, &obs, &self.policy, now);
+        let mut decision = decide(&handoff.spec, &journal, &obs, &self.policy, now);
+        if self.must_wait(&handoff, &journal, &decision, &obs, now) {
+            obs.resumes_full = true;
+            decision = decide(&handoff.spec, &journal, &obs, &self.policy, now);
+        }
         if let Err(error) = self.write_journal(&handoff, &journal, &decision).await {
             tracing::info!(volume = volume.name, %error, "journal not written, looking again");
             return Some(RETRY);
@@ -237,6 +264,22 @@ impl Coordinator {
             }
         }
         again
+    }
+
+    /// Whether the decision is to begin a resume for which there is no room now.
+    fn must_wait(
+        &self,
+        handoff: &VolumeHandoff,
+        journal: &VolumeHandoffStatus,
+        decision: &Decision,
+        obs: &Observation,
+        now: Timestamp,
+    ) -> bool {
+        let Some(ask) = pace::ask(handoff, journal, &decision.status, obs) else { return false };
+        let all = self.handoffs.read().unfinished().map(str::to_owned).collect::<Vec<_>>();
+        let all = all.iter().filter_map(|volume| self.current(volume)).collect::<Vec<_>>();
+        let running = pace::running(all.iter(), &*self.storage, now);
+        !self.pacer.may_begin(&handoff.name_any(), ask, &running, &self.policy, now)
     }
 
     /// Everything the caches show of a volume.
@@ -406,10 +449,12 @@ impl Coordinator {
         if decision.status == *before && !decision.actions.iter().any(Action::is_outward) {
             return Ok(());
         }
-        let mut next = handoff.clone();
-        next.status = Some(decision.status.clone());
+        let patch = json!({
+            "metadata": {"resourceVersion": handoff.resource_version()},
+            "status": difference(&json!(before), &json!(decision.status)),
+        });
         let api = self.handoff_api(handoff);
-        match api.replace_status(&handoff.name_any(), &PostParams::default(), &next).await {
+        match api.patch_status(&handoff.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(written) => {
                 self.remember(written);
                 self.metrics.journal(handoff.spec.trigger, before, &decision.status);

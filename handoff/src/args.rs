@@ -138,6 +138,12 @@ pub struct Bounds {
     /// How often a backup is made to run again before it is given up.
     #[arg(long, env = "HANDOFF_RESUME_ATTEMPTS", default_value_t = 8)]
     resume_attempts: u32,
+    /// Resumed backups that may run at a time whose volumes are on the same node.
+    #[arg(long, env = "HANDOFF_RESUMES_PER_NODE", default_value_t = 2)]
+    resumes_per_node: u32,
+    /// The same, to the same backup target.
+    #[arg(long, env = "HANDOFF_RESUMES_PER_TARGET", default_value_t = 8)]
+    resumes_per_target: u32,
     /// Wait after the first failed run; doubles with each.
     #[arg(long, env = "HANDOFF_RESUME_BACKOFF", default_value = "15s")]
     resume_backoff: SignedDuration,
@@ -171,6 +177,8 @@ impl ServeArgs {
             eviction_hold: b.eviction_hold,
             prestage_expiry: b.prestage_expiry,
             resume_attempts: b.resume_attempts,
+            resumes_per_node: b.resumes_per_node,
+            resumes_per_target: b.resumes_per_target,
             resume_backoff: b.resume_backoff,
             resume_backoff_max: b.resume_backoff_max,
             settle_wait: b.settle_wait,

@@ -84,6 +84,7 @@ fn observe(seen: &Seen) -> Observation {
         unstaged: seen.unstaged,
         cordoned: seen.cordoned.iter().map(|&n| node(n)).collect(),
         candidates: if seen.refused { vec![] } else { seen.candidates.iter().map(|&n| node(n)).collect() },
+        resumes_full: false,
     }
 }
 

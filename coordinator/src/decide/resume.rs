@@ -5,6 +5,9 @@ use crate::api::{Checkpoint, Resume, ResumeState, is_done};
 use handoff_storage::{BackupState, BackupView};
 use jiff::{SignedDuration, Timestamp};
 
+/// How often a backup that waits for its turn asks again.
+const TURN_POLL: SignedDuration = SignedDuration::from_secs(5);
+
 /// A final state, in one step.
 struct Verdict {
     state: ResumeState,
@@ -148,6 +151,9 @@ impl Draft<'_> {
         if let Some(at) = backup.ended_at.map(|t| t + SignedDuration::from_secs(1)).filter(|at| self.now < *at) {
             return self.wake(at);
         }
+        if self.obs.resumes_full {
+            return self.wake_in(TURN_POLL);
+        }
         self.ask(name);
     }
 
@@ -275,6 +281,7 @@ impl Draft<'_> {
             }
             _ => match resume.next_try_at {
                 Some(at) => format!("backup {name} is tried again at {at:.0}: {}", resume.reason),
+                None if self.obs.resumes_full => format!("backup {name} waits for its turn to be resumed"),
                 None => format!("backup {name} is resumed once the volume is settled"),
             },
         })
