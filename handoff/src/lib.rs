@@ -10,6 +10,7 @@ pub mod listen;
 mod logs;
 mod nodes;
 mod observe;
+pub mod permissions;
 mod serve;
 mod status;
 mod wiring;

@@ -7,6 +7,7 @@ use crate::{
     listen::{self, Limits},
     logs,
     observe::{self, Certificates, Pages},
+    permissions,
     wiring::Core,
 };
 use anyhow::{Context, anyhow, bail};
@@ -55,6 +56,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     parts.spawn(named("reaper", reap(coordinator.clone())));
     parts.spawn(named("waker", wake(coordinator.clone())));
     parts.spawn(named("new leader", look_when_leading(coordinator.clone(), leading.clone())));
+    parts.spawn(named("permissions", permissions::watch(client.clone(), permissions::needed(&args))));
     let serving = Serving::new(clock.clone());
     registry.register_collector(Box::new(Certificates::new(serving.clone(), clock)));
     parts.spawn(named("certificates", keeper(&args, &client, &serving)?.run(leading)));

@@ -9,7 +9,11 @@ use crate::{
     process::{Process, free_port},
 };
 use anyhow::{Context, Result};
-use std::{ffi::OsStr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -105,6 +109,11 @@ impl Replicas {
     /// The extender's port of the first replica itself: what is measured must not pass through the front.
     pub fn extender_port(&self) -> Option<u16> {
         self.running.first().map(|r| r.extender)
+    }
+
+    /// The program under test.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// How many run.

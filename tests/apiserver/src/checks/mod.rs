@@ -11,6 +11,7 @@ mod hold;
 mod lag;
 mod optout;
 pub mod outage;
+mod permissions;
 mod snapshot;
 mod storage;
 mod tier;
@@ -23,7 +24,7 @@ use std::time::Instant;
 
 type Check = for<'a> fn(&'a mut Bench) -> LocalBoxFuture<'a, Result<()>>;
 
-const CHECKS: [(&str, Check); 15] = [
+const CHECKS: [(&str, Check); 16] = [
     ("create", |b| Box::pin(create::run(b))),
     ("unrelated", |b| Box::pin(unrelated::run(b))),
     ("delete", |b| Box::pin(delete::run(b))),
@@ -36,6 +37,7 @@ const CHECKS: [(&str, Check); 15] = [
     ("lag", |b| Box::pin(lag::run(b))),
     ("extender", |b| Box::pin(extender::run(b))),
     ("tier", |b| Box::pin(tier::run(b))),
+    ("permissions", |b| Box::pin(permissions::run(b))),
     ("outage", |b| Box::pin(outage::run(b))),
     ("files", |b| Box::pin(files::run(b))),
     // the last one: another source of certificates is installed and stays
