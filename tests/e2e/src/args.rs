@@ -35,7 +35,7 @@ pub struct Common {
     /// Speed of the link to the backup target (lab only).
     #[arg(long, global = true, default_value = "16mbit")]
     pub link: String,
-    /// Fresh random data under each backup, in MiB; 200, for `ci` and `interrupt` 100.
+    /// Fresh random data under each backup, in MiB; 200, for `ci` and `interrupt` 100, for `storm` 40.
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(20..=400))]
     pub data: Option<u32>,
     /// Progress of the backup, in percent, at which the drain begins.
@@ -58,6 +58,8 @@ pub enum Command {
     Moves(MovesArgs),
     /// Every way in which a backup is interrupted, one after the other.
     Interrupt(InterruptArgs),
+    /// A node with many volumes drained at once, without Handoff and with it.
+    Storm(StormArgs),
     /// A short series with every check; the last line says how many passed.
     Ci(CiArgs),
 }
@@ -118,6 +120,20 @@ pub struct InterruptArgs {
     pub only: Vec<Way>,
 }
 
+/// `storm`.
+#[derive(Debug, Parser)]
+pub struct StormArgs {
+    /// Volumes, each of a pod of its own.
+    #[arg(long, default_value_t = 12)]
+    pub volumes: usize,
+    /// How many of them have a backup in flight.
+    #[arg(long, default_value_t = 4)]
+    pub backups: usize,
+    /// Size of each volume.
+    #[arg(long, default_value = "200Mi")]
+    pub size: String,
+}
+
 /// `ci`.
 #[derive(Debug, Parser)]
 pub struct CiArgs {
@@ -132,7 +148,11 @@ pub struct CiArgs {
 impl Command {
     /// Fresh data under each backup, in MiB, unless asked otherwise.
     pub fn data(&self) -> u32 {
-        if matches!(self, Self::Ci(_) | Self::Interrupt(_)) { 100 } else { 200 }
+        match self {
+            Self::Ci(_) | Self::Interrupt(_) => 100,
+            Self::Storm(_) => 40,
+            Self::Demo(_) | Self::Moves(_) => 200,
+        }
     }
 }
 

@@ -65,7 +65,8 @@ impl Bench {
         self.link("off").await
     }
 
-    async fn link(&self, rate: &str) -> Result<()> {
+    /// The link to the backup target at another speed.
+    pub async fn link(&self, rate: &str) -> Result<()> {
         match &self.lab {
             Some(lab) => lab.link(rate).await,
             None => Ok(()),

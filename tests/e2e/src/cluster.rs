@@ -30,6 +30,8 @@ kinds! {
     POD = "" "v1" "Pod" "pods";
     CLAIM = "" "v1" "PersistentVolumeClaim" "persistentvolumeclaims";
     VOLUME = "" "v1" "PersistentVolume" "persistentvolumes";
+    EVENT = "" "v1" "Event" "events";
+    BUDGET = "policy" "v1" "PodDisruptionBudget" "poddisruptionbudgets";
     DEPLOYMENT = "apps" "v1" "Deployment" "deployments";
     STATEFULSET = "apps" "v1" "StatefulSet" "statefulsets";
     LEASE = "coordination.k8s.io" "v1" "Lease" "leases";

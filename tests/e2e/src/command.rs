@@ -3,7 +3,7 @@
 use crate::{
     args::{Args, Command},
     bench::{self, Bench},
-    demo, interruptions, moves,
+    demo, interruptions, moves, storm,
 };
 use anyhow::Result;
 
@@ -15,6 +15,7 @@ pub async fn run(args: Args) -> Result<bool> {
             Command::Demo(demo) => demo::run(&bench, &demo).await,
             Command::Moves(moves) => moves::run(&bench, &moves).await,
             Command::Interrupt(interrupt) => interruptions::run(&bench, &interrupt).await,
+            Command::Storm(args) => storm::run(&bench, &args).await,
             Command::Ci(ci) => moves::ci(&bench, &ci).await,
         }
     };

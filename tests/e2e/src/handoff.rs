@@ -13,7 +13,7 @@ use std::{path::Path, time::Duration};
 /// Its namespace.
 pub const NAMESPACE: &str = "handoff-system";
 /// Deployment, lease and webhook configurations have this name.
-const NAME: &str = "handoff";
+pub const NAME: &str = "handoff";
 /// Pods of the Deployment.
 pub const PODS: &str = "app.kubernetes.io/name=handoff";
 const START: Duration = Duration::from_mins(3);

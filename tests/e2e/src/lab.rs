@@ -11,6 +11,9 @@ use tokio::process::Command;
 const S3_NODE: &str = "lab-control-plane";
 const S3_LOG: &str = "/var/lib/s3lab/access.log";
 
+/// A packet filter's rule of ours is known by this.
+const OUR_RULE: &str = "--comment handoff-e2e";
+
 /// The lab's control program.
 #[derive(Clone, Debug)]
 pub struct Lab(PathBuf);
@@ -62,6 +65,31 @@ impl Lab {
     /// Boots a node again; does nothing when it runs.
     pub async fn power_on(&self, node: &str) -> Result<()> {
         self.run(&["exec", "docker", "start", node]).await.map(drop)
+    }
+
+    /// Stops a node's kubelet, or starts it again. What runs there goes on.
+    pub async fn kubelet_runs(&self, node: &str, runs: bool) -> Result<()> {
+        let verb = if runs { "start" } else { "stop" };
+        self.on_node(node, &format!("systemctl {verb} kubelet")).await.map(drop)
+    }
+
+    /// Drops all that a pod on the node sends to the API server, without an answer.
+    pub async fn cut_off(&self, node: &str, pod_ip: &str) -> Result<()> {
+        let rule = format!("FORWARD -s {pod_ip} -p tcp --dport 6443 -m comment {OUR_RULE} -j DROP");
+        self.on_node(node, &format!("iptables -I {rule}")).await.map(drop)
+    }
+
+    /// Undoes all of `cut_off` on the node.
+    pub async fn let_through(&self, node: &str) -> Result<()> {
+        let rules = format!("iptables -S FORWARD | sed -n '/{OUR_RULE}/s/^-A/-D/p'");
+        self.on_node(node, &format!("{rules} | while read -r rule; do iptables $rule || exit 1; done")).await.map(drop)
+    }
+
+    /// Gives an image of a node a second name.
+    pub async fn tag_image(&self, node: &str, image: &str, other: &str) -> Result<()> {
+        let full = |name: &str| if name.contains('/') { name.to_owned() } else { format!("docker.io/library/{name}") };
+        let script = format!("ctr -n k8s.io images tag --force {} {}", full(image), full(other));
+        self.on_node(node, &script).await.map(drop)
     }
 
     /// Has connections to the S3 server refused, or taken again.

@@ -2,6 +2,7 @@
 //! and says whether every claim of Handoff holds. `demo` shows it, `moves` measures it, `ci` tests it.
 
 mod args;
+mod attacher;
 mod backup;
 mod bench;
 mod budget;
@@ -11,6 +12,7 @@ mod demo;
 mod drain;
 mod handoff;
 mod interruptions;
+mod journal;
 mod journey;
 mod lab;
 mod metrics;
@@ -20,6 +22,8 @@ mod report;
 mod restore;
 mod s3;
 mod settle;
+mod storm;
+mod tickets;
 mod timeline;
 mod workload;
 

@@ -15,8 +15,8 @@ use tokio::process::Command;
 
 /// Everything of ours is in this namespace.
 pub const NAMESPACE_NAME: &str = "handoff-e2e";
-/// Our storage class: two replicas, ext4.
-const CLASS: &str = "handoff-e2e";
+/// Our storage class: ext4.
+pub const CLASS: &str = "handoff-e2e";
 /// Label of the workload's pods.
 pub const LABELS: &str = "app=handoff-e2e";
 /// Size of the volume.
@@ -44,12 +44,17 @@ pub struct Running {
     pub handle: String,
 }
 
-/// Deploys the workload. `settle` waits until it is ready.
+/// Deploys the workload with two replicas of its volume. `settle` waits until it is ready.
 pub async fn deploy(cluster: &Cluster, kind: WorkloadKind, image: &str) -> Result<()> {
+    deploy_with(cluster, kind, image, &json!({"numberOfReplicas": "2"})).await
+}
+
+/// Deploys the workload on a volume with these parameters of its storage class.
+pub async fn deploy_with(cluster: &Cluster, kind: WorkloadKind, image: &str, parameters: &Value) -> Result<()> {
     cluster
         .apply(&NAMESPACE, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE_NAME}}))
         .await?;
-    cluster.apply(&STORAGE_CLASS, &storage_class(CLASS, &json!({"numberOfReplicas": "2"}))).await?;
+    cluster.apply(&STORAGE_CLASS, &storage_class(CLASS, parameters)).await?;
     let claim = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": CLASS,
         "resources": {"requests": {"storage": SIZE}}});
     let metadata = json!({"name": "db", "namespace": NAMESPACE_NAME});
@@ -123,6 +128,12 @@ pub async fn running(cluster: &Cluster) -> Result<Running> {
         volume: volume.name().to_owned(),
         handle: volume.text("/spec/csi/volumeHandle").to_owned(),
     })
+}
+
+/// The workload's claim.
+pub async fn claim(cluster: &Cluster, volume: &Running) -> Result<String> {
+    let volume = cluster.get(&VOLUME, "", &volume.volume).await?;
+    Ok(volume.text("/spec/claimRef/name").to_owned())
 }
 
 /// Writes fresh random data, in a set of files that replaces the last one of that name.

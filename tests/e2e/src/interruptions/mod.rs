@@ -2,13 +2,17 @@
 //! comparison of every checksum.
 
 mod contracts;
+mod drains;
 mod nodes;
+mod operations;
 mod owed;
 mod passage;
 mod pods;
+mod prestage;
 mod storage;
 mod way;
 
+pub use pods::cordon;
 pub use way::Way;
 
 use crate::{
@@ -56,7 +60,8 @@ pub async fn run(bench: &Bench, args: &InterruptArgs) -> Result<bool> {
 async fn one(bench: &Bench, way: Way) -> Result<Passage> {
     way.prepare(bench).await.context("preparing")?;
     workload::remove_leftovers(&bench.cluster).await?;
-    workload::deploy(&bench.cluster, WorkloadKind::Statefulset, &bench.common.image).await?;
+    let (kind, image) = (WorkloadKind::Statefulset, &bench.common.image);
+    workload::deploy_with(&bench.cluster, kind, image, &way.parameters()).await?;
     way.adapt(bench).await.context("adapting the workload")?;
     let made = passage::make(bench, way).await;
     // what was done to the cluster is undone whatever came of it

@@ -15,7 +15,7 @@ use serde_json::json;
 use std::time::Duration;
 
 /// A drain that has not ended by then does not end.
-const DRAIN: Duration = Duration::from_mins(7);
+pub const DRAIN: Duration = Duration::from_mins(7);
 /// The API server takes a node that is silent for dead after 50 s.
 const MISSED: Duration = Duration::from_mins(3);
 /// Longhorn's pods tolerate it in the lab, as they would a maintenance taint of their operator's.
@@ -126,6 +126,20 @@ pub async fn power_on(bench: &Bench) -> Result<()> {
     for node in &bench.nodes {
         lab.power_on(node).await?;
     }
+    all_ready(bench).await?;
+    remove_taints(bench).await
+}
+
+/// Starts all kubelets.
+pub async fn kubelets_on(bench: &Bench) -> Result<()> {
+    let Some(lab) = &bench.lab else { return Ok(()) };
+    for node in &bench.nodes {
+        lab.kubelet_runs(node, true).await?;
+    }
+    all_ready(bench).await
+}
+
+async fn all_ready(bench: &Bench) -> Result<()> {
     until(MISSED, "all nodes to be Ready", async || {
         for name in &bench.nodes {
             if bench.cluster.get(&NODE, "", name).await?.condition("Ready") != "True" {
@@ -134,6 +148,5 @@ pub async fn power_on(bench: &Bench) -> Result<()> {
         }
         Ok(None)
     })
-    .await?;
-    remove_taints(bench).await
+    .await
 }

@@ -105,8 +105,8 @@ pub async fn make(bench: &Bench, way: Way) -> Result<Passage> {
             format!("{} {}", backup.name, end.word),
         ));
     }
-    if let Some(blocks) = blocks.filter(|_| expected.few_blocks) {
-        claims.push(report::few_blocks(blocks));
+    if let Some(blocks) = blocks.filter(|_| expected.cuts > 0) {
+        claims.push(report::few_blocks(blocks, expected.cuts));
     }
     let moved = Compared::of(&cargo.at_drain, &workload::checksums(&after.pod).await?);
     claims.push(report::compared("the volume's data is equal", &moved));

@@ -72,22 +72,25 @@ pub async fn target_up(bench: &Bench) -> Result<()> {
     }
 }
 
-/// One replica of the volume, and the pod on a node without it.
-pub async fn one_replica_elsewhere(bench: &Bench) -> Result<()> {
+/// One replica of the volume, beside the pod if there is one and that is wanted, else on another node. Returns its node.
+pub async fn one_replica(bench: &Bench, beside_the_pod: bool) -> Result<String> {
     let (cluster, before) = (&bench.cluster, settle::settle(bench).await?);
     let patch = json!({"spec": {"numberOfReplicas": 1}});
     cluster.merge(&LH_VOLUME, &cluster.longhorn, &before.handle, &patch).await?;
     let labels = format!("longhornvolume={}", before.handle);
     let replicas = cluster.list(&LH_REPLICA, &cluster.longhorn, &labels).await?;
-    let kept = replicas.iter().find(|r| r.text("/spec/nodeID") != before.node);
-    let kept = kept.context("all replicas are beside the pod")?.name();
+    let beside = |r: &&serde_json::Value| (r.text("/spec/nodeID") == before.node) == beside_the_pod;
+    let kept = replicas.iter().find(beside).or(replicas.first().filter(|_| beside_the_pod));
+    let kept = kept.context("all replicas are beside the pod")?;
+    let (kept, node) = (kept.name().to_owned(), kept.text("/spec/nodeID").to_owned());
     for extra in replicas.iter().filter(|r| r.name() != kept) {
         cluster.delete(&LH_REPLICA, &cluster.longhorn, extra.name()).await?;
     }
-    until(LIMIT, "one replica, on the other node", async || {
+    until(LIMIT, "one replica", async || {
         let left = cluster.list(&LH_REPLICA, &cluster.longhorn, &labels).await?;
         let nodes = left.iter().map(|r| r.text("/spec/nodeID")).collect::<Vec<_>>();
-        Ok((nodes.len() != 1 || nodes[0] == before.node).then(|| nodes.join(", ")))
+        Ok((nodes != [node.as_str()]).then(|| nodes.join(", ")))
     })
-    .await
+    .await?;
+    Ok(node)
 }

@@ -1,9 +1,10 @@
 //! The ways, what each is for, and what it must come to.
 
-use super::{contracts, nodes, owed, passage::Scene, pods, storage};
-use crate::{bench::Bench, report::Claim, settle};
+use super::{contracts, drains, nodes, operations, owed, passage::Scene, pods, prestage, storage};
+use crate::{attacher, bench::Bench, report::Claim, settle};
 use anyhow::Result;
 use clap::ValueEnum;
+use serde_json::{Value, json};
 
 /// A way to interrupt a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,6 +59,28 @@ pub enum Way {
     PodOnlyDrained,
     /// The descheduler evicts the pod from a cordoned node.
     Descheduler,
+    /// The node that is drained holds the pod and the volume's last good replica.
+    LastReplicaDrained,
+    /// Three nodes drained one after the other, the volume moving ahead.
+    ThreeDrains,
+    /// The pod is bound elsewhere before its pre-stage is adopted.
+    PrestageRebound,
+    /// The pod is deleted before its pre-stage is adopted, without a successor.
+    PrestagePodDeleted,
+    /// The target falls silent before the pre-stage is adopted: it expires.
+    PrestageTargetLost,
+    /// The leader is killed around the moment of pre-staging.
+    PrestageLeaderKilled,
+    /// A pre-stage that nobody knows of at Handoff's start, and an attach request that is not ours.
+    PrestageUnrecorded,
+    /// The volume is attached by hand where it is: no pre-stage.
+    PrestageRefused,
+    /// A strict-local volume: no pre-stage elsewhere.
+    StrictLocal,
+    /// Handoff is cut off from the API server for five minutes, with an eviction on hold.
+    ApiAway,
+    /// Another version of Handoff, and of its definition, in the middle of the move.
+    Upgrade,
 }
 
 /// How a passage must end.
@@ -78,8 +101,8 @@ pub struct Expected {
     pub interrupted: bool,
     /// How it ends.
     pub end: End,
-    /// Blocks that are in the target are not sent again.
-    pub few_blocks: bool,
+    /// How often the upload may be cut; each cut may have a few blocks sent again. 0: not looked at.
+    pub cuts: u8,
 }
 
 impl Way {
@@ -95,13 +118,26 @@ impl Way {
 
     /// It acts on processes, or on the S3 server.
     pub fn needs_lab(self) -> bool {
-        use Way::{InstanceManagerKilled, PowerLoss, ReplicaKilled, TargetDown};
-        matches!(self, PowerLoss | ReplicaKilled | InstanceManagerKilled | TargetDown)
+        use Way::{
+            ApiAway, InstanceManagerKilled, PowerLoss, PrestageLeaderKilled, PrestageTargetLost, ReplicaKilled,
+            TargetDown, Upgrade,
+        };
+        matches!(
+            self,
+            PowerLoss
+                | ReplicaKilled
+                | InstanceManagerKilled
+                | TargetDown
+                | PrestageTargetLost
+                | PrestageLeaderKilled
+                | ApiAway
+                | Upgrade
+        )
     }
 
     /// What it needs and is not there, on a cluster with so many nodes with storage.
     pub fn lacks(self, nodes: usize) -> Option<String> {
-        let needed = if self == Self::Onward { 3 } else { 2 };
+        let needed = if matches!(self, Self::Onward | Self::ThreeDrains | Self::PrestageRebound) { 3 } else { 2 };
         if nodes < needed {
             return Some(format!("{needed} nodes with storage, there are {nodes}"));
         }
@@ -109,23 +145,36 @@ impl Way {
             .then(|| format!("a descheduler, at the path in {}: see `tests/run contracts`", contracts::DESCHEDULER))
     }
 
+    /// Parameters of the volume's storage class.
+    pub fn parameters(self) -> Value {
+        match self {
+            Self::StrictLocal => json!({"numberOfReplicas": "1", "dataLocality": "strict-local"}),
+            _ => json!({"numberOfReplicas": "2"}),
+        }
+    }
+
     /// What must be seen.
     pub fn expected(self) -> Expected {
-        let usual = Expected { moves: true, interrupted: true, end: End::Completed, few_blocks: true };
+        let usual = Expected { moves: true, interrupted: true, end: End::Completed, cuts: 1 };
         match self {
             // full mode sends everything by its own definition
-            Self::FullMode => Expected { few_blocks: false, ..usual },
+            Self::FullMode => Expected { cuts: 0, ..usual },
             // the pod stays, is made anew where storage is, or is back where it began
             Self::ReplicaKilled
             | Self::TargetDown
             | Self::ReplicaDrained
             | Self::InstanceManagerKilled
-            | Self::ThereAndBack => Expected { moves: false, ..usual },
+            | Self::ThereAndBack
+            | Self::StrictLocal => Expected { moves: false, ..usual },
+            // drained from each node in turn: where it is in the end is not the point
+            Self::ThreeDrains => Expected { moves: false, cuts: 3, ..usual },
+            // the replica that uploads after the move may be on the node that is still drained
+            Self::LastReplicaDrained => Expected { cuts: 2, ..usual },
             // the upload lives in the replica, not in the manager
             Self::ManagersRestarted => Expected { moves: false, interrupted: false, ..usual },
-            Self::SnapshotDeleted => Expected { end: End::Unrecoverable("snapshot"), few_blocks: false, ..usual },
+            Self::SnapshotDeleted => Expected { end: End::Unrecoverable("snapshot"), cuts: 0, ..usual },
             Self::BackupDeleted => {
-                Expected { end: End::Unrecoverable("deleted"), few_blocks: false, interrupted: false, ..usual }
+                Expected { end: End::Unrecoverable("deleted"), cuts: 0, interrupted: false, ..usual }
             }
             _ => usual,
         }
@@ -145,7 +194,8 @@ impl Way {
     pub async fn adapt(self, bench: &Bench) -> Result<()> {
         match self {
             Self::Preemption => pods::lower().await,
-            Self::PodOnlyDrained => storage::one_replica_elsewhere(bench).await,
+            Self::PodOnlyDrained => storage::one_replica(bench, false).await.map(drop),
+            Self::LastReplicaDrained => drains::one_replica_beside_the_pod(bench).await,
             _ => Ok(()),
         }
     }
@@ -175,6 +225,17 @@ impl Way {
             Self::ReplicaDrained => nodes::drain_replica(scene).await,
             Self::PodOnlyDrained => nodes::drain(scene).await,
             Self::Descheduler => contracts::descheduler(scene).await,
+            Self::LastReplicaDrained => drains::last_replica(scene).await,
+            Self::ThreeDrains => drains::three(scene).await,
+            Self::PrestageRebound => prestage::rebound(scene).await,
+            Self::PrestagePodDeleted => prestage::pod_deleted(scene).await,
+            Self::PrestageTargetLost => prestage::target_lost(scene).await,
+            Self::PrestageLeaderKilled => prestage::leader_killed(scene).await,
+            Self::PrestageUnrecorded => prestage::unrecorded(scene).await,
+            Self::PrestageRefused => prestage::refused(scene).await,
+            Self::StrictLocal => prestage::strict_local(scene).await,
+            Self::ApiAway => operations::api_away(scene).await,
+            Self::Upgrade => operations::upgrade(scene).await,
         }
     }
 
@@ -185,6 +246,15 @@ impl Way {
             Self::Preemption => pods::remove_priorities(bench).await?,
             Self::NoexecuteTaint => nodes::remove_taints(bench).await?,
             Self::PowerLoss => nodes::power_on(bench).await?,
+            Self::PrestageRebound | Self::PrestagePodDeleted | Self::PrestageLeaderKilled => {
+                attacher::back(&bench.cluster).await?;
+            }
+            Self::PrestageTargetLost => {
+                nodes::kubelets_on(bench).await?;
+                attacher::back(&bench.cluster).await?;
+            }
+            Self::ApiAway => operations::api_back(bench).await?,
+            Self::Upgrade => operations::downgrade(bench).await?,
             Self::TargetDown => storage::target_up(bench).await?,
             Self::RecurringJob => owed::remove_job(bench).await?,
             _ => {}
