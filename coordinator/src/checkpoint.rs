@@ -72,6 +72,9 @@ pub fn merge(
         return None;
     }
     checkpoints.extend(new);
+    // a pod that is sent on before its volume came to it: what is left is still the node of the move before
+    let here = obs.volume.as_ref().and_then(|v| v.current_node.as_ref());
+    let not_left = existing.map(|h| &h.spec.from).filter(|from| here == Some(*from)).cloned();
     Some(VolumeHandoffSpec {
         volume: VolumeIdentity {
             driver: start.volume.driver.clone(),
@@ -84,7 +87,7 @@ pub fn merge(
             uid: start.pod.uid.clone(),
             mode: start.pod.settings.mode.value().map(|mode| mode.to_string()),
         },
-        from: start.pod.node.clone().unwrap_or_default(),
+        from: not_left.or_else(|| start.pod.node.clone()).unwrap_or_default(),
         trigger: before.filter(|_| !announced).map_or(start.trigger, |s| s.trigger),
         triggered_at: before.map_or(start.now, |s| s.triggered_at),
         hold: before.and_then(|s| s.hold).or(start.hold),

@@ -148,3 +148,21 @@ fn the_pods_mode_is_written_down_with_it() {
     let spec = merged(None, &Pod { settings, ..pod("old") }, None, 0).unwrap();
     assert_eq!(spec.pod.mode.as_deref(), Some("enabled"));
 }
+
+#[test]
+fn a_pod_that_is_sent_on_before_its_volume_came_leaves_the_node_of_the_move_before() {
+    use crate::decide::tests::{request, volume as view};
+    use handoff_storage::VolumeState;
+    let recorded = handoff(merged(None, &pod("old"), None, 0).unwrap(), false);
+    let next = Pod { node: Some("b".into()), ..pod("next") };
+    let (volume, backup) = (volume(), backup("b"));
+    let start =
+        Start { volume: &volume, claim_uid: None, pod: &next, trigger: Trigger::Deletion, hold: None, now: at(9) };
+    for (here, wanted) in [("a", "a"), ("b", "b"), ("c", "b")] {
+        let view = view(VolumeState::Attached, Some(here), vec![request(here, false, true)]);
+        let obs = Observation { volume: Some(view), ..Observation::default() };
+        let spec = merge(Some(&recorded), &start, &[&backup], &obs).unwrap();
+        assert_eq!(spec.from, wanted, "the volume is on {here}");
+        assert_eq!(merge(None, &start, &[&backup], &obs).unwrap().from, "b");
+    }
+}
