@@ -30,7 +30,7 @@ test: check apiserver-test e2e-ready ## everything: `make check`, a real API ser
 	tests/run ci
 
 .PHONY: check
-check: rust $(DENY) ## the fast part: format, lints, licences, unit, property and in-process HTTP tests, manifests
+check: rust browser $(DENY) ## the fast part: format, lints, licences, unit, property and in-process HTTP tests, manifests
 	tests/links
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -39,6 +39,12 @@ check: rust $(DENY) ## the fast part: format, lints, licences, unit, property an
 	tests/deploy/run
 	@if timeout 60 $(DENY) fetch db 2>/dev/null; then $(DENY) --offline check advisories; \
 	else echo "NOT CHECKED: security advisories. Their database, github.com/RustSec/advisory-db, cannot be fetched from here." >&2; fi
+
+# the page of moves is tested in it; without one, that test says that it checked nothing
+.PHONY: browser
+browser:
+	@for b in chromium-headless-shell chromium chromium-browser google-chrome google-chrome-stable; do command -v $$b >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -y -q --no-install-recommends chromium-headless-shell || true; fi
 
 .PHONY: model
 model: rust ## the model check with larger bounds: minutes and some GB

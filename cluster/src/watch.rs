@@ -47,12 +47,22 @@ pub struct Watched {
     pub name: &'static str,
     synced: Arc<AtomicBool>,
     outage: Arc<Mutex<Outage>>,
+    heard: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Watched {
     /// Whether the first list is in.
     pub fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Acquire)
+    }
+
+    /// How long ago the watch brought something last. Kinds of which nothing changes are old and as they should be.
+    pub fn age(&self) -> Option<Duration> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    }
+
+    fn hears(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Whether what was seen may no longer be so: the watch has failed for a while, and goes on failing.
@@ -127,7 +137,7 @@ impl<S: Send + Sync + 'static> Cache<S> {
     }
 
     fn start<K: Cached<S>>(&mut self, api: Api<K>, config: watcher::Config, on_change: OnChange<K::Change>) -> Task {
-        let watched = Watched { name: K::WATCH, synced: Arc::default(), outage: Arc::default() };
+        let watched = Watched { name: K::WATCH, synced: Arc::default(), outage: Arc::default(), heard: Arc::default() };
         self.watches.push(watched.clone());
         (K::WATCH, Box::pin(follow(api, config, self.store.clone(), watched, on_change)))
     }
@@ -135,6 +145,11 @@ impl<S: Send + Sync + 'static> Cache<S> {
     /// The store. Keep the guard short; never across an await.
     pub fn read(&self) -> RwLockReadGuard<'_, S> {
         self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The watches.
+    pub fn watches(&self) -> &[Watched] {
+        &self.watches
     }
 
     /// Names of the watches whose first list is not in yet; empty when ready.
@@ -170,6 +185,7 @@ async fn follow<S, K: Cached<S>>(
         let event = match stream.try_next().await {
             Ok(Some(event)) => {
                 watched.outage().over();
+                watched.hears();
                 event
             }
             Ok(None) => return,

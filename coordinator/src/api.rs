@@ -109,6 +109,19 @@ impl Trigger {
     pub fn is_announced(self) -> bool {
         matches!(self, Self::Eviction | Self::Deletion)
     }
+
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Eviction, Self::Deletion, Self::Observed, Self::Lost];
+
+    /// Its name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Eviction => "Eviction",
+            Self::Deletion => "Deletion",
+            Self::Observed => "Observed",
+            Self::Lost => "Lost",
+        }
+    }
 }
 
 /// An in-flight backup as it stood when the move began.
@@ -199,6 +212,24 @@ pub enum Phase {
     Failed,
 }
 
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Checkpointed, Self::Moving, Self::Attached, Self::Resuming, Self::Complete, Self::Failed];
+
+    /// Its name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Checkpointed => "Checkpointed",
+            Self::Moving => "Moving",
+            Self::Attached => "Attached",
+            Self::Resuming => "Resuming",
+            Self::Complete => "Complete",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
 /// Our attach request.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -278,6 +309,22 @@ pub enum ResumeState {
 }
 
 impl ResumeState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Waiting, Self::Probing, Self::Running, Self::Completed, Self::Superseded, Self::Unrecoverable];
+
+    /// Its name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "Waiting",
+            Self::Probing => "Probing",
+            Self::Running => "Running",
+            Self::Completed => "Completed",
+            Self::Superseded => "Superseded",
+            Self::Unrecoverable => "Unrecoverable",
+        }
+    }
+
     /// Nothing more will happen.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Superseded | Self::Unrecoverable)
@@ -325,6 +372,9 @@ pub struct PastMove {
     /// How long it took.
     #[serde(rename = "move", default, skip_serializing_if = "String::is_empty")]
     pub duration: String,
+    /// Its steps, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<Step>,
 }
 
 impl VolumeHandoff {

@@ -7,10 +7,13 @@
 
 use crate::{
     api::{Hold, Trigger, VolumeHandoffSpec},
+    metrics::{FailedOpen, Held},
     mode::Layers,
     observation::Observation,
+    reason::Reason,
     shell::Coordinator,
     tell::About,
+    trace::Trace,
     verdicts::{DeletedPod, EvictionVerdict, PodRef},
 };
 use futures::future::join_all;
@@ -93,6 +96,7 @@ fn is_meant_for_the_one_before(
 impl Coordinator {
     /// What the eviction of a pod is answered.
     pub(crate) async fn judge_eviction(&self, asked: &PodRef, dry_run: bool, now: Timestamp) -> EvictionVerdict {
+        let began = Timestamp::now();
         let Some(pod) = self.find(asked).await else { return EvictionVerdict::Allow { note: None } };
         if let Some(message) = self.has_moved(asked, &pod, now).await {
             return EvictionVerdict::Gone { message };
@@ -111,15 +115,23 @@ impl Coordinator {
             notes.push(note);
         }
         notes.extend(self.would_do(&pod, &watched, dry_run, now));
-        match until {
-            Some(until) => {
-                if !dry_run {
-                    self.metrics.held("Pod");
-                }
-                EvictionVerdict::Hold { message: self.hold_message(&pod, &leaving, until, now) }
-            }
-            None => EvictionVerdict::Allow { note: (!notes.is_empty()).then(|| notes.join("; ")) },
+        if !dry_run {
+            let volumes = leaving.iter().map(|l| l.volume.name.as_str());
+            self.trace_review("review eviction", volumes, &pod, began, until.is_some());
         }
+        let Some(until) = until else {
+            let over = |(hold, record): &(Option<Hold>, Option<Hold>)| hold.is_none() && record.is_some();
+            if !dry_run && holds.iter().any(over) {
+                self.metrics.hold_expired(Held::Pod);
+            }
+            return EvictionVerdict::Allow { note: (!notes.is_empty()).then(|| notes.join("; ")) };
+        };
+        let message = self.hold_message(&pod, &leaving, until, now);
+        if !dry_run {
+            self.metrics.held(Held::Pod);
+            self.tell_of_hold(&pod, &leaving, &holds, &message, now);
+        }
+        EvictionVerdict::Hold { message }
     }
 
     /// Writes down what is in flight on the volumes of a pod that is deleted. One that the cache does not know yet is
@@ -149,16 +161,19 @@ impl Coordinator {
         let key = ObjectKey::new(&asked.namespace, &asked.name);
         let Ok(_permit) = self.live.try_acquire() else {
             tracing::warn!(pod = %key, "too many evictions of unknown pods at a time: allowed unseen");
+            self.metrics.failed_open(FailedOpen::Unseen);
             return None;
         };
         let pod = match tokio::time::timeout(LIVE_TIMEOUT, live::pod(&self.client, &key)).await {
             Ok(Ok(pod)) => pod?,
             Ok(Err(error)) => {
                 tracing::warn!(pod = %key, %error, "eviction of an unknown pod: allowed unseen");
+                self.metrics.failed_open(FailedOpen::Unseen);
                 return None;
             }
             Err(_) => {
                 tracing::warn!(pod = %key, "eviction of an unknown pod, and no answer in time: allowed unseen");
+                self.metrics.failed_open(FailedOpen::Unseen);
                 return None;
             }
         };
@@ -234,6 +249,7 @@ impl Coordinator {
             // the move goes on: the lease holder sees the pod leave and records it from there
             tracing::error!(volume = volume.name, pod = %pod.key, %error, "cannot checkpoint");
             self.metrics.failed("Checkpoint");
+            self.metrics.failed_open(FailedOpen::NotRecorded);
             return Err(format!("handoff: could not checkpoint {} yet", volume.name));
         }
         Ok(format!("handoff: backup {} goes on after the move", names(&backups)))
@@ -253,11 +269,47 @@ impl Coordinator {
             }
             tracing::info!(pod = %pod.key, volume = l.volume.name, note, dry_run);
             if !dry_run {
-                self.tell_observed(About::of(pod, &l.volume), "WouldCheckpoint", note.clone());
+                self.tell_later(About::of(pod, &l.volume), Reason::WouldCheckpoint, note.clone());
             }
             note
         });
         sentences.collect()
+    }
+
+    /// The review of an eviction, in the traces of the moves that it is about.
+    pub(crate) fn trace_review<'v>(
+        &self,
+        name: &str,
+        volumes: impl Iterator<Item = &'v str>,
+        pod: &Pod,
+        began: Timestamp,
+        held: bool,
+    ) {
+        let Some(traces) = self.traces.get() else { return };
+        let end = Timestamp::now();
+        for trace in volumes.filter_map(|volume| Trace::of(&self.current(volume)?)) {
+            let span = trace.step(name, began, end).with("k8s.pod.name", pod.key.name.clone());
+            traces.send(span.with("handoff.verdict", if held { "held" } else { "allowed" }));
+        }
+    }
+
+    /// An Event with the first denial; the ones after it say the same.
+    fn tell_of_hold(
+        &self,
+        pod: &Pod,
+        leaving: &[Leaving],
+        holds: &[(Option<Hold>, Option<Hold>)],
+        message: &str,
+        now: Timestamp,
+    ) {
+        let begins = |hold: &Option<Hold>| hold.is_some_and(|h| h.since == now);
+        for (l, _) in leaving.iter().zip(holds).filter(|(_, (hold, _))| begins(hold)) {
+            let about = match self.current(&l.volume.name) {
+                Some(handoff) => About::handoff(&handoff, Some(pod)),
+                None => About::of(pod, &l.volume),
+            };
+            self.tell_later(about, Reason::EvictionHeld, message.to_owned());
+        }
     }
 
     fn hold_message(&self, pod: &Pod, leaving: &[Leaving], until: Timestamp, now: Timestamp) -> String {

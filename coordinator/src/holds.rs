@@ -2,7 +2,7 @@
 //! shared: one `ConfigMap` of ours, pod UID → first denial, watched by every replica. Without it a hold could last twice
 //! its bound when another replica answers, or after a restart.
 
-use handoff_cluster::{Cache, Cached, ObjectKey, Task};
+use handoff_cluster::{Cache, Cached, ObjectKey, Task, Watched};
 use hashbrown::HashMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -86,6 +86,18 @@ impl Holds {
             Self { api, cache, ours: Mutex::default(), waiting: Mutex::default(), turn: tokio::sync::Mutex::default() },
             task,
         )
+    }
+
+    /// All first denials, by pod UID, from memory: those of all replicas, and our own until the cache shows them.
+    pub(crate) fn all(&self) -> HashMap<String, Timestamp> {
+        let mut all = self.ours.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.extend(self.cache.read().since.iter().map(|(uid, since)| (uid.clone(), *since)));
+        all
+    }
+
+    /// How the watch of the shared denials stands.
+    pub(crate) fn watches(&self) -> &[Watched] {
+        self.cache.watches()
     }
 
     /// When the pod was first denied, from memory.

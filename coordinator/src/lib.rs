@@ -12,13 +12,16 @@ pub mod holds;
 pub mod lease;
 pub mod metrics;
 pub mod mode;
+pub mod now;
 pub mod observation;
 mod pace;
 mod patch;
+pub mod phases;
 pub mod placement;
 pub mod policy;
 mod progress;
 pub mod queue;
+pub mod reason;
 pub mod score;
 mod shell;
 #[cfg(test)]
@@ -26,7 +29,8 @@ mod stage;
 mod storage_last;
 mod tell;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub mod trace;
 pub mod verdicts;
 mod wake;
 

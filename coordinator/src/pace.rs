@@ -183,7 +183,7 @@ mod tests {
             running.clear();
             for (volume, age) in [("young", 30), ("middle", 20), ("old", 10)] {
                 let waits = !order.contains(&volume);
-                if waits && pacer.may_begin(volume, ask("a", age), &running, &policy, at(101 + turn)) {
+                if waits && pacer.may_begin(volume, ask("a", age), &running, &policy, at(101 + 11 * turn)) {
                     order.push(volume);
                     running.insert(volume.to_owned(), place("a"));
                 }

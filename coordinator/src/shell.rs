@@ -10,14 +10,17 @@ use crate::{
     handoffs::Handoffs,
     holds::Holds,
     lease::Leadership,
-    metrics::Metrics,
+    metrics::{FailedOpen, Metrics},
     observation::Observation,
     pace::{self, Pacer},
     patch::difference,
+    phases::Phase,
     policy::Policy,
     progress::Progress,
     queue::Queue,
+    reason::Reason,
     tell::{About, Teller},
+    trace::{self, Trace, Traces},
     wake::Rejections,
 };
 use handoff_cluster::{Cache, ClusterCache, ObjectKey, Pod, Volume, settings::Mode};
@@ -31,8 +34,8 @@ use kube::{
 };
 use serde_json::json;
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -54,7 +57,7 @@ struct Binding {
     uid: String,
     node: String,
     volumes: Vec<String>,
-    at: std::time::Instant,
+    at: Instant,
 }
 
 /// Everything the coordinator works with.
@@ -72,8 +75,9 @@ pub struct Coordinator {
     pacer: Pacer,
     /// Looks at the API server that reviews may make.
     pub(crate) live: Semaphore,
-    leadership: Leadership,
-    teller: Teller,
+    pub(crate) leadership: Leadership,
+    pub(crate) traces: OnceLock<Arc<dyn Traces>>,
+    teller: Arc<Teller>,
     /// What we wrote last, per volume, until the cache shows it.
     written: Mutex<HashMap<String, VolumeHandoff>>,
     bindings: Mutex<HashMap<String, Binding>>,
@@ -113,7 +117,7 @@ impl Coordinator {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         Self {
-            teller: Teller::new(parts.client.clone(), &parts.identity.name),
+            teller: Arc::new(Teller::new(parts.client.clone(), &parts.identity.name)),
             identity: parts.identity,
             client: parts.client,
             cluster: parts.cluster,
@@ -123,6 +127,7 @@ impl Coordinator {
             metrics: parts.metrics,
             queue: parts.queue,
             leadership: parts.leadership,
+            traces: OnceLock::new(),
             holds: parts.holds,
             progress: Progress::default(),
             pacer: Pacer::default(),
@@ -133,6 +138,16 @@ impl Coordinator {
             hosts_news: parts.hosts_news,
             observed: Mutex::default(),
         }
+    }
+
+    /// Counts something that was let through without us.
+    pub fn count_failed_open(&self, why: FailedOpen) {
+        self.metrics.failed_open(why);
+    }
+
+    /// Sends what is done for each move to `traces` from now on. Only the first call counts.
+    pub fn send_traces_to(&self, traces: Arc<dyn Traces>) {
+        let _ = self.traces.set(traces);
     }
 
     /// Names of the caches that are not complete yet; empty when ready.
@@ -148,9 +163,11 @@ impl Coordinator {
         index.volumes_of_driver(self.storage.driver()).for_each(|v| self.queue.add(&v.name));
     }
 
-    /// Notes whether this replica leads.
+    /// Notes that this replica begins to lead, or ends.
     pub fn leading(&self, leads: bool) {
-        self.metrics.leading(leads);
+        if leads {
+            self.metrics.leads();
+        }
     }
 
     /// Works on the queue for ever.
@@ -213,7 +230,6 @@ impl Coordinator {
         if !self.leadership.is_held() {
             return None;
         }
-        self.metrics.owed(self.handoffs.read().iter().map(AsRef::as_ref));
         let mut obs = self.observe(&volume);
         let mut handoff = self.current(&volume.name);
         match self.mode_now(&volume, &obs, handoff.as_ref()) {
@@ -253,7 +269,10 @@ impl Coordinator {
                 tracing::warn!(volume = volume.name, ?action, "leadership lost, action left to the next holder");
                 return None;
             }
-            if let Err(error) = self.act(&handoff, &obs, action).await {
+            let began = Timestamp::now();
+            let done = self.act(&handoff, &obs, action).await;
+            self.trace_action(&handoff, action, began, done.as_ref().err());
+            if let Err(error) = done {
                 again = Some(RETRY);
                 if let StorageError::Stale { .. } = error {
                     tracing::info!(volume = volume.name, ?action, %error, "decided on an older state");
@@ -335,7 +354,7 @@ impl Coordinator {
     /// Remembers a binding under way and looks at the pod's volumes at once.
     pub(crate) fn announce_binding(&self, pod: &str, uid: Option<String>, node: String, volumes: &[Arc<Volume>]) {
         let names = volumes.iter().map(|v| v.name.clone()).collect();
-        let binding = Binding { uid: uid.unwrap_or_default(), node, volumes: names, at: std::time::Instant::now() };
+        let binding = Binding { uid: uid.unwrap_or_default(), node, volumes: names, at: Instant::now() };
         self.bindings.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.to_owned(), binding);
         volumes.iter().for_each(|v| self.queue.add(&v.name));
     }
@@ -406,14 +425,14 @@ impl Coordinator {
             }
             let note = format!("handoff (observe): would make backup {} complete under its own name", backup.name);
             tracing::info!(pod = %pod.key, volume = volume.name, ?trigger, note);
-            self.tell_observed(About::of(&pod, volume), "WouldResume", note);
+            self.tell_later(About::of(&pod, volume), Reason::WouldResume, note);
         }
     }
 
-    /// An Event for mode `observe`; nobody waits for it.
-    pub(crate) fn tell_observed(&self, about: About, reason: &'static str, note: String) {
+    /// An Event that nobody waits for.
+    pub(crate) fn tell_later(&self, about: About, reason: Reason, note: String) {
         let teller = self.teller.clone();
-        tokio::spawn(async move { teller.tell_about(about, false, reason, &note).await });
+        tokio::spawn(async move { teller.tell_about(about, reason, &note).await });
     }
 
     /// Records in-flight backups of a volume whose pod leaves. Returns the object if something was written.
@@ -428,10 +447,18 @@ impl Coordinator {
     ) -> Result<Option<VolumeHandoff>, checkpoint::CheckpointError> {
         let claim_uid = volume.claim.as_ref().and_then(|c| self.cluster.read().claim(c)).map(|c| c.uid.clone());
         let start = Start { volume, claim_uid, pod, trigger, hold, now: Timestamp::now() };
+        let (began, at) = (Instant::now(), start.now);
         let written = checkpoint::write(&self.client, self.current(&volume.name), &start, backups, obs).await?;
         if let Some(handoff) = &written {
+            self.metrics.phase(Phase::Checkpoint, began.elapsed());
             let names = handoff.owed().map(|c| c.backup.as_str()).collect::<Vec<_>>();
-            tracing::info!(volume = volume.name, pod = %pod.key, ?trigger, owed = ?names, "checkpointed");
+            let trace = Trace::of(handoff);
+            let trace_id = trace.map(|trace| trace.id());
+            tracing::info!(volume = volume.name, pod = %pod.key, ?trigger, owed = ?names, trace_id, "checkpointed");
+            if let Some((trace, traces)) = trace.zip(self.traces.get()) {
+                let span = trace.step(Phase::Checkpoint.as_str(), at, Timestamp::now());
+                traces.send(span.with("handoff.trigger", trigger.as_str()).with("handoff.owed", names.join(" ")));
+            }
             self.remember(handoff.clone());
             self.queue.add(&volume.name);
         }
@@ -457,12 +484,18 @@ impl Coordinator {
         match api.patch_status(&handoff.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(written) => {
                 self.remember(written);
-                self.metrics.journal(handoff.spec.trigger, before, &decision.status);
+                let now = Timestamp::now();
+                self.metrics.journal(&handoff.spec, before, &decision.status, now);
+                if let Some(traces) = self.traces.get() {
+                    let ended = trace::ended(handoff, before, &decision.status, now);
+                    ended.into_iter().for_each(|span| traces.send(span));
+                }
+                let trace_id = Trace::of(handoff).map(|trace| trace.id());
                 let status = &decision.status;
                 let phase = status.phase.map(|p| format!("{p:?}"));
                 let step = status.timeline.last().map(|s| s.what.as_str());
                 let (handoff, to, backups) = (handoff.name_any(), &status.to, &status.backups_safe);
-                tracing::info!(handoff, phase, to, backups, step, "{}", status.message);
+                tracing::info!(handoff, phase, to, backups, step, trace_id, "{}", status.message);
                 Ok(())
             }
             Err(error) => {
@@ -477,6 +510,15 @@ impl Coordinator {
         Api::namespaced(self.client.clone(), &handoff.namespace().unwrap_or_default())
     }
 
+    /// Something that was done outside for the present move.
+    fn trace_action(&self, handoff: &VolumeHandoff, action: &Action, began: Timestamp, failed: Option<&StorageError>) {
+        let Some((trace, traces)) = Trace::of(handoff).filter(|_| action.is_outward()).zip(self.traces.get()) else {
+            return;
+        };
+        let span = trace.step(action.name(), began, Timestamp::now());
+        traces.send(span.failed(failed.map(ToString::to_string)));
+    }
+
     async fn act(&self, handoff: &VolumeHandoff, obs: &Observation, action: &Action) -> Result<(), StorageError> {
         let handle = &handoff.spec.volume.handle;
         match action {
@@ -488,8 +530,8 @@ impl Coordinator {
             }
             Action::ReleaseAttachment { attachment, node } => self.release_attachment(attachment, node).await,
             Action::WakeAttacher { attachment } => self.wake_attacher(attachment).await,
-            Action::Tell { warning, reason, note } => {
-                self.teller.tell(handoff, obs, *warning, reason, note).await;
+            Action::Tell { reason, note } => {
+                self.teller.tell(handoff, obs, *reason, note).await;
                 Ok(())
             }
             Action::Forget => self.forget(handoff).await,
@@ -539,6 +581,10 @@ impl Action {
     fn is_outward(&self) -> bool {
         !matches!(self, Self::Tell { .. } | Self::Forget)
     }
+
+    /// All names.
+    pub(crate) const NAMES: [&'static str; 8] =
+        ["PlacePreStage", "WithdrawPreStage", "ReleaseAttachment", "WakeAttacher", "Probe", "Reset", "Tell", "Forget"];
 
     /// For metrics.
     fn name(&self) -> &'static str {

@@ -9,6 +9,7 @@
 //! So these evictions are answered 429 until the volumes of the node are where they are wanted, with an upper bound.
 
 use crate::{
+    metrics::{FailedOpen, Held},
     observation::Observation,
     shell::Coordinator,
     verdicts::{EvictionVerdict, PodRef},
@@ -31,6 +32,16 @@ enum Role {
     Ourselves,
 }
 
+impl Role {
+    fn held(self) -> Held {
+        match self {
+            Self::Storage(StorageRole::InstanceManager) => Held::InstanceManager,
+            Self::Storage(StorageRole::CsiController) => Held::CsiController,
+            Self::Ourselves => Held::Handoff,
+        }
+    }
+}
+
 /// A pod that is still needed on its node.
 struct Needed {
     pod: Arc<Pod>,
@@ -43,6 +54,7 @@ struct Needed {
 impl Coordinator {
     /// Whether the pod may leave its node now.
     pub(crate) async fn hold_storage(&self, pod: &PodRef, dry_run: bool, now: Timestamp) -> EvictionVerdict {
+        let began = Timestamp::now();
         let allow = |note| EvictionVerdict::Allow { note };
         let Some(needed) = self.needed(pod, now) else { return allow(None) };
         let Needed { pod, node, role, moving, mode } = needed;
@@ -64,14 +76,15 @@ impl Coordinator {
         let until = since + self.policy.storage_hold;
         if now >= until {
             tracing::warn!(pod = %pod.key, volume = moving.name, "hold of a storage pod reached its deadline, let go");
+            if !dry_run {
+                self.metrics.hold_expired(role.held());
+                self.trace_review("review storage eviction", [&*moving.name].into_iter(), &pod, began, false);
+            }
             return allow(None);
         }
         if !dry_run {
-            self.metrics.held(match role {
-                Role::Storage(StorageRole::InstanceManager) => "InstanceManager",
-                Role::Storage(StorageRole::CsiController) => "CsiController",
-                Role::Ourselves => "Handoff",
-            });
+            self.metrics.held(role.held());
+            self.trace_review("review storage eviction", [&*moving.name].into_iter(), &pod, began, true);
         }
         let message = format!("storage leaves last: {why}; held until it is, at most until {until:.0}");
         EvictionVerdict::Hold { message }
@@ -113,7 +126,13 @@ impl Coordinator {
         };
         tracing::error!(pod = %pod.key, error, "a hold cannot be written down, the pod may go");
         self.metrics.failed("Hold");
+        self.metrics.failed_open(FailedOpen::HoldNotRecorded);
         None
+    }
+
+    /// What a pod is held as, if it is one that may be held for storage.
+    pub(crate) fn held_as(&self, pod: &Pod) -> Option<Held> {
+        self.role_of(pod).map(Role::held)
     }
 
     fn role_of(&self, pod: &Pod) -> Option<Role> {

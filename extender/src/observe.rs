@@ -16,6 +16,9 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Filter, Self::Prioritize, Self::Preempt, Self::Bind];
+
     /// The name as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,6 +51,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// One of each.
+    pub const ALL: [Self; 6] =
+        [Self::Judged { rejected: 0 }, Self::Passed, Self::Late, Self::TooLarge, Self::Malformed, Self::Failed];
+
     /// The name as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,8 +1,9 @@
 //! Flags and environment: the only place that reads them. Every value has a unit and a default, and is checked before
 //! anything starts.
 
+use crate::otlp::Endpoint;
 use anyhow::{Context, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use handoff_certs::Source;
 use handoff_coordinator::{
     policy::Policy,
@@ -83,9 +84,12 @@ pub struct ServeArgs {
     /// Port of the extender (TLS, client certificate required).
     #[arg(long, env = "HANDOFF_LISTEN_EXTENDER_PORT", default_value_t = 8444)]
     pub extender_port: u16,
-    /// Port of /healthz, /readyz and /metrics (plain HTTP).
+    /// Port of /healthz, /readyz, /metrics and /moves (plain HTTP).
     #[arg(long, env = "HANDOFF_LISTEN_METRICS_PORT", default_value_t = 8080)]
     pub metrics_port: u16,
+    /// Whether /moves, a page that shows what moves and what is owed, is there.
+    #[arg(long, env = "HANDOFF_MOVES_PAGE", default_value_t = true, action = ArgAction::Set)]
+    pub moves_page: bool,
     /// Time for an answer to the scheduler; less than `httpTimeout` in its configuration (1 s in ours).
     #[arg(long, env = "HANDOFF_EXTENDER_DEADLINE", default_value = "800ms")]
     extender_deadline: SignedDuration,
@@ -112,6 +116,9 @@ pub struct ServeArgs {
     /// Level of the log, as in `info` or `info,handoff_coordinator=debug`.
     #[arg(long, env = "HANDOFF_LOG", default_value = "info,kube_client=warn")]
     pub log: String,
+    /// Where traces go: an OpenTelemetry collector's OTLP/HTTP receiver, as in `http://10.0.0.1:4318`. Off by default.
+    #[arg(long, env = "HANDOFF_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<Endpoint>,
     /// Bounds.
     #[command(flatten)]
     pub bounds: Bounds,

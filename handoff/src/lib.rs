@@ -10,13 +10,15 @@ pub mod listen;
 mod logs;
 mod nodes;
 mod observe;
+mod otlp;
+pub mod page;
 pub mod permissions;
 mod serve;
 mod status;
 mod wiring;
 
 pub use args::{Args, ServeArgs};
-pub use observe::Reviews;
+pub use observe::figures::Reviews;
 pub use wiring::{Caches, Core};
 
 use args::Command;

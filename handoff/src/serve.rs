@@ -6,8 +6,9 @@ use crate::{
     clock::{ApiClock, noting},
     listen::{self, Limits},
     logs,
-    observe::{self, Certificates, Pages},
-    permissions,
+    observe::{self, Missing, Pages, figures},
+    otlp::{Otlp, Sent},
+    page, permissions,
     wiring::Core,
 };
 use anyhow::{Context, anyhow, bail};
@@ -39,7 +40,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let clock = Arc::new(ApiClock::default());
     let client = client(&clock).await?;
     let mut registry = Registry::default();
+    let otlp = otlp(&args, &mut registry)?;
     let core = Core::new(&args, policy, &client, &mut registry);
+    core.reviews.count_failed_open_by(&core.coordinator);
+    if let Some(otlp) = &otlp {
+        core.coordinator.send_traces_to(otlp.clone());
+    }
     let (webhook, extender) = (core.webhook(), core.extender());
     let Core { coordinator, elector, tasks, .. } = core;
     let (stop_leading, lead_until) = watch::channel(false);
@@ -58,10 +64,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     parts.spawn(named("new leader", look_when_leading(coordinator.clone(), leading.clone())));
     parts.spawn(named("permissions", permissions::watch(client.clone(), permissions::needed(&args))));
     let serving = Serving::new(clock.clone());
-    registry.register_collector(Box::new(Certificates::new(serving.clone(), clock)));
+    let missing = missing(&coordinator, &serving);
+    figures::register(&mut registry, &coordinator, serving.clone(), clock, missing.clone());
     parts.spawn(named("certificates", keeper(&args, &client, &serving)?.run(leading)));
-    let routers = Routers { webhook, extender };
-    let mut servers = serve(&args, &coordinator, &serving, registry, routers, &serve_until).await?;
+    let moves = page::of(coordinator.clone(), args.pod_name.clone(), missing.clone());
+    let moves = if args.moves_page { page::router(moves) } else { Router::new() };
+    let routers = Routers { webhook, extender, moves };
+    let mut servers = serve(&args, &serving, missing, registry, routers, &serve_until).await?;
     let election = tokio::spawn(elector.run(lead_until, leading_now));
     let ended = tokio::select! {
         () = termination() => Ok(()),
@@ -76,6 +85,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     stop_serving.send_replace(true);
     while servers.join_next().await.is_some() {}
+    if let Some(otlp) = otlp {
+        otlp.end().await;
+    }
     ended
 }
 
@@ -85,6 +97,13 @@ pub(crate) async fn cluster() -> anyhow::Result<Config> {
         Ok(config) => Ok(config),
         Err(_) => Config::infer().await.context("no cluster: neither in a pod nor is there a kubeconfig"),
     }
+}
+
+/// The collector, if one is named.
+fn otlp(args: &ServeArgs, registry: &mut Registry) -> anyhow::Result<Option<Arc<Otlp>>> {
+    let sent = Sent::new(registry);
+    let start = |endpoint| Otlp::start(endpoint, &args.namespace, &args.pod_name, sent);
+    Ok(args.otlp_endpoint.as_ref().map(start).transpose()?.map(Arc::new))
 }
 
 async fn client(clock: &Arc<ApiClock>) -> anyhow::Result<Client> {
@@ -129,24 +148,35 @@ fn keeper(args: &ServeArgs, client: &Client, serving: &Serving) -> anyhow::Resul
     keeper.context("bad configuration")
 }
 
+/// What keeps this replica from being ready.
+fn missing(coordinator: &Arc<Coordinator>, serving: &Serving) -> Missing {
+    let (coordinator, serving) = (coordinator.clone(), serving.clone());
+    Arc::new(move || {
+        let mut missing = coordinator.missing();
+        missing.extend((!serving.is_usable()).then_some("a valid certificate"));
+        missing
+    })
+}
+
 struct Routers {
     webhook: Router,
     extender: Router,
+    moves: Router,
 }
 
 async fn serve(
     args: &ServeArgs,
-    coordinator: &Arc<Coordinator>,
     serving: &Serving,
+    missing: Missing,
     mut registry: Registry,
-    Routers { webhook, extender }: Routers,
+    Routers { webhook, extender, moves }: Routers,
     until: &watch::Receiver<bool>,
 ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let bind = async |port: u16| {
         let address = SocketAddr::new(args.address, port);
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     };
-    let connections = observe::connections(&mut registry);
+    let connections = figures::connections(&mut registry);
     let limits = |listener| Limits { grace: DRAIN, open: connections(listener), ..Limits::default() };
     let mut servers = JoinSet::new();
 
@@ -165,14 +195,8 @@ async fn serve(
         listen::serve_tls(listener, tls, extender, extender_limits, stop).await.context("extender listener")
     });
 
-    let (ready, serving) = (coordinator.clone(), serving.clone());
-    let missing = move || {
-        let mut missing = ready.missing();
-        missing.extend((!serving.is_usable()).then_some("a valid certificate"));
-        missing
-    };
     let (listener, stop, limits) = (bind(args.metrics_port).await?, until.clone(), limits("metrics"));
-    let pages = observe::router(Pages { registry: Arc::new(registry), missing: Arc::new(missing) });
+    let pages = observe::router(Pages { registry: Arc::new(registry), missing }).merge(moves);
     servers.spawn(async move { listen::serve_plain(listener, pages, limits, stop).await.context("metrics listener") });
     if args.webhook_port == args.extender_port {
         bail!("bad configuration: webhook-port and extender-port are both {}", args.webhook_port);

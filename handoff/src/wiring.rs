@@ -1,6 +1,6 @@
 //! What answers, without listeners and certificates: caches → coordinator → the routers of webhook and extender.
 
-use crate::{args::ServeArgs, observe::Reviews};
+use crate::{args::ServeArgs, observe::figures::Reviews};
 use axum::Router;
 use handoff_cluster::{Cache, Change, ClusterCache, ObjectKey, OnChange, Task};
 use handoff_coordinator::{

@@ -14,7 +14,7 @@ pub use model::{
 };
 
 use futures::future::BoxFuture;
-use handoff_cluster::Pod;
+use handoff_cluster::{Pod, Watched};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
@@ -49,6 +49,10 @@ pub trait StorageManager: Send + Sync + 'static {
     fn missing(&self) -> Vec<&'static str>;
     /// Watches whose picture may be out of date.
     fn stale(&self) -> Vec<&'static str>;
+    /// Its watches, for those who want to know more.
+    fn watches(&self) -> Vec<Watched> {
+        Vec::new()
+    }
     /// What is allowed on the version that runs.
     fn gates(&self) -> Gates;
 

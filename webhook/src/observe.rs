@@ -27,6 +27,10 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::PodCreate, Self::PodDelete, Self::Eviction, Self::StorageEviction, Self::Binding, Self::Snapshot];
+
     /// The name as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,6 +70,20 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Allowed,
+        Self::Skipped,
+        Self::Patched,
+        Self::Held,
+        Self::Gone,
+        Self::Denied,
+        Self::TimedOut,
+        Self::Failed,
+        Self::Misrouted,
+        Self::Malformed,
+    ];
+
     /// The name as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -15,6 +15,7 @@ use crate::{
     },
     observation::Observation,
     policy::Policy,
+    reason::Reason,
 };
 use handoff_storage::BackupState;
 use jiff::{SignedDuration, Timestamp};
@@ -60,12 +61,10 @@ pub enum Action {
         /// Node of the volume.
         node: String,
     },
-    /// Tell people, on the pod and on the claim.
+    /// Tell people, on the pod, on the claim and on the handoff.
     Tell {
-        /// Something is wrong.
-        warning: bool,
-        /// `CamelCase`, for machines.
-        reason: &'static str,
+        /// For machines.
+        reason: Reason,
         /// A sentence.
         note: String,
     },
@@ -126,6 +125,7 @@ impl Draft<'_> {
                 from: std::mem::take(&mut self.status.from),
                 to: self.status.to.take(),
                 duration: std::mem::take(&mut self.status.duration),
+                timeline: std::mem::take(&mut self.status.timeline),
             };
             self.status.history.insert(0, past);
             self.status.history.truncate(5);
@@ -149,7 +149,7 @@ impl Draft<'_> {
             self.spec.from,
             backups.collect::<Vec<_>>().join(", ")
         );
-        self.tell(false, "BackupCheckpointed", note);
+        self.tell(Reason::BackupCheckpointed, note);
     }
 
     /// Phase, message, conditions, and the end.
@@ -257,8 +257,8 @@ impl Draft<'_> {
         }
     }
 
-    fn tell(&mut self, warning: bool, reason: &'static str, note: String) {
-        self.actions.push(Action::Tell { warning, reason, note });
+    fn tell(&mut self, reason: Reason, note: String) {
+        self.actions.push(Action::Tell { reason, note });
     }
 
     fn wake(&mut self, at: Timestamp) {

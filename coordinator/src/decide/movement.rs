@@ -1,7 +1,10 @@
 //! The move itself: where the volume is wanted, our pre-stage there, and the steps as they are seen.
 
 use super::{Action, Draft};
-use crate::api::{PreStage, PreStageOutcome};
+use crate::{
+    api::{PreStage, PreStageOutcome},
+    reason::Reason,
+};
 use handoff_cluster::Pod;
 use handoff_storage::{VolumeState, VolumeView};
 use jiff::SignedDuration;
@@ -90,7 +93,7 @@ impl Draft<'_> {
             self.status.duration = format!("{:.1}s", took.as_secs_f64());
             let volume = &self.spec.volume.volume;
             let told = format!("volume {volume} runs on {node} after {:.1} s", took.as_secs_f64());
-            self.tell(false, "VolumeMoved", told);
+            self.tell(Reason::VolumeMoved, told);
         }
     }
 
@@ -124,7 +127,7 @@ impl Draft<'_> {
             if !self.seen("PreStageRefused") {
                 let told = format!("volume {} is not pre-staged on {node}: {why}", self.spec.volume.volume);
                 self.mark("PreStageRefused");
-                self.tell(false, "PreStageRefused", told);
+                self.tell(Reason::PreStageRefused, told);
             }
             return;
         }
@@ -137,6 +140,7 @@ impl Draft<'_> {
             outcome: None,
         });
         self.mark("PreStaged");
+        self.tell(Reason::PreStaged, format!("volume {} is asked for on {node}", self.spec.volume.volume));
         self.actions.push(Action::PlacePreStage { node: node.to_owned(), version });
     }
 
@@ -182,7 +186,7 @@ impl Draft<'_> {
         if !wanted || self.now >= prestage.expires_at {
             self.end_prestage(PreStageOutcome::Withdrawn);
             let why = if wanted { "nobody adopted it in time" } else { "the pod is not bound there" };
-            self.tell(true, "PreStageWithdrawn", format!("pre-stage on {} withdrawn: {why}", prestage.node));
+            self.tell(Reason::PreStageWithdrawn, format!("pre-stage on {} withdrawn: {why}", prestage.node));
             self.actions.push(Action::WithdrawPreStage { node: prestage.node });
             return;
         }

@@ -1,7 +1,10 @@
 //! Owed backups: probe, reset, follow; oldest snapshot first, one at a time per volume.
 
 use super::{Action, Draft};
-use crate::api::{Checkpoint, Resume, ResumeState, is_done};
+use crate::{
+    api::{Checkpoint, Resume, ResumeState, is_done},
+    reason::Reason,
+};
 use handoff_storage::{BackupState, BackupView};
 use jiff::{SignedDuration, Timestamp};
 
@@ -112,12 +115,12 @@ impl Draft<'_> {
         match verdict.state {
             ResumeState::Completed => {
                 let how = if attempts > 0 { format!(" after {attempts} resume(s)") } else { String::new() };
-                self.tell(false, "BackupCompleted", format!("backup {backup} is complete{how}"));
+                self.tell(Reason::BackupCompleted, format!("backup {backup} is complete{how}"));
             }
             ResumeState::Superseded => {
-                self.tell(false, "BackupSuperseded", format!("backup {backup} is not resumed: {}", verdict.reason));
+                self.tell(Reason::BackupSuperseded, format!("backup {backup} is not resumed: {}", verdict.reason));
             }
-            _ => self.tell(true, "BackupUnrecoverable", format!("backup {backup}: {}", verdict.reason)),
+            _ => self.tell(Reason::BackupUnrecoverable, format!("backup {backup}: {}", verdict.reason)),
         }
         self.mark(&format!("Backup{:?} {backup}", verdict.state));
     }
@@ -191,7 +194,7 @@ impl Draft<'_> {
             r.cut_at = backup.ended_at;
         });
         self.mark(&format!("BackupResumed {name}"));
-        self.tell(false, "BackupResumed", format!("backup {name} runs again on {node} under its own name"));
+        self.tell(Reason::BackupResumed, format!("backup {name} runs again on {node} under its own name"));
         let resource_version = backup.resource_version.clone();
         self.actions.push(Action::Reset { backup: name.to_owned(), resource_version, node });
     }
@@ -229,7 +232,8 @@ impl Draft<'_> {
                 r.state = ResumeState::Unrecoverable;
                 r.reason = format!("given up after {} runs: {reason}", r.attempts);
             });
-            return self.tell(true, "BackupUnrecoverable", format!("backup {name}: given up: {reason}"));
+            self.mark(&format!("BackupUnrecoverable {name}"));
+            return self.tell(Reason::BackupUnrecoverable, format!("backup {name}: given up: {reason}"));
         }
         let next = self.now + self.policy.backoff(resume.attempts);
         self.update(name, |r| {
@@ -237,6 +241,7 @@ impl Draft<'_> {
             r.reason.clone_from(&reason);
             r.next_try_at = Some(next);
         });
+        self.tell(Reason::BackupRunFailed, format!("backup {name}: {reason}; tried again at {next:.0}"));
         self.wake(next);
     }
 

@@ -105,6 +105,20 @@ pub(crate) struct Story {
 }
 
 impl Story {
+    pub(crate) fn spec(&self) -> &VolumeHandoffSpec {
+        &self.spec
+    }
+
+    pub(crate) fn journal(&self) -> &VolumeHandoffStatus {
+        &self.journal
+    }
+
+    /// Another move begins.
+    pub(crate) fn trigger_again(&mut self, trigger: Trigger, seconds: f64) {
+        self.spec.trigger = trigger;
+        self.spec.triggered_at = at(seconds);
+    }
+
     fn show_probes(&mut self) {
         for backup in &mut self.obs.backups {
             let last = self.asked.iter().rev().find(|(name, _)| *name == backup.name);

@@ -49,6 +49,12 @@ impl Api {
         self.0.lock().unwrap().hangs = true;
     }
 
+    /// The objects whose path has this in it.
+    pub fn objects(&self, part: &str) -> Vec<Value> {
+        let inner = self.0.lock().unwrap();
+        inner.objects.iter().filter(|(path, _)| path.contains(part)).map(|(_, object)| object.clone()).collect()
+    }
+
     /// Every request so far.
     pub fn asked(&self) -> Vec<String> {
         self.0.lock().unwrap().asked.clone()
@@ -83,6 +89,9 @@ impl Inner {
     fn store(&mut self, path: &str, mut object: Value) -> Value {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        if object["metadata"]["uid"].is_null() {
+            object["metadata"]["uid"] = json!(format!("uid-{}", self.version));
+        }
         if let Some((_, rest)) = path.split_once("/namespaces/") {
             object["metadata"]["namespace"] = json!(rest.split('/').next().unwrap());
         }

@@ -1,8 +1,9 @@
 //! The desk with an API server and a storage manager of its own: what is answered, and what is written for it.
 
-mod api;
+pub(crate) mod api;
 mod evictions;
 mod modes;
 mod snapshots;
 mod storage_pods;
-mod world;
+mod traces;
+pub(crate) mod world;

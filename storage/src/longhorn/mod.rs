@@ -15,7 +15,7 @@ use crate::{
     model::{BackupView, Gates, HostTable, PreStageGate, SnapshotView, StorageRole, VolumeView},
 };
 use futures::future::BoxFuture;
-use handoff_cluster::{Cache, ClusterCache, OnChange, Pod, Task, settings::ALLOW_SNAPSHOT_DELETION};
+use handoff_cluster::{Cache, ClusterCache, OnChange, Pod, Task, Watched, settings::ALLOW_SNAPSHOT_DELETION};
 use hashbrown::HashMap;
 use jiff::Timestamp;
 use kube::{Api, Client, Resource};
@@ -117,6 +117,10 @@ impl StorageManager for Longhorn {
 
     fn stale(&self) -> Vec<&'static str> {
         self.store.stale()
+    }
+
+    fn watches(&self) -> Vec<Watched> {
+        self.store.watches().to_vec()
     }
 
     fn gates(&self) -> Gates {

@@ -137,6 +137,9 @@ pub struct StormArgs {
 /// `ci`.
 #[derive(Debug, Parser)]
 pub struct CiArgs {
+    /// Let this Prometheus scrape the replicas meanwhile, and check what it has seen.
+    #[arg(long, env = "HANDOFF_E2E_PROMETHEUS")]
+    pub prometheus: Option<PathBuf>,
     /// Moves; when there are three or more, the last one is a Deployment's.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub count: u32,

@@ -18,6 +18,7 @@ mod lab;
 mod metrics;
 mod moves;
 mod observer;
+mod prometheus;
 mod report;
 mod restore;
 mod s3;

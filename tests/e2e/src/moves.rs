@@ -5,6 +5,7 @@ use crate::{
     bench::Bench,
     journey::{Compared, Disturb, Outcome, Plan, travel},
     metrics::{Histogram, Reviews},
+    prometheus::Prometheus,
     report::{self, Claim, print_claims},
     settle,
     timeline::Timeline,
@@ -70,6 +71,10 @@ pub async fn run(bench: &Bench, args: &MovesArgs) -> Result<bool> {
 /// `ci`: whether every claim held.
 pub async fn ci(bench: &Bench, args: &CiArgs) -> Result<bool> {
     bench.with_handoff().await.context("installing Handoff")?;
+    let prometheus = match &args.prometheus {
+        Some(program) => Some(Prometheus::start(&bench.cluster, program).await?),
+        None => None,
+    };
     let mut moves = Vec::new();
     let mut kind = WorkloadKind::Statefulset;
     workload::deploy(&bench.cluster, kind, &bench.common.image).await?;
@@ -81,7 +86,13 @@ pub async fn ci(bench: &Bench, args: &CiArgs) -> Result<bool> {
         }
         moves.push(one(bench, &with_handoff(), &format!("move {i} of {}, {kind:?}", args.count)).await?);
     }
-    let figures = figures(bench, WorkloadKind::Statefulset, Vec::new(), moves, Histogram::default());
+    let mut figures = figures(bench, WorkloadKind::Statefulset, Vec::new(), moves, Histogram::default());
+    if let Some(prometheus) = prometheus {
+        let seen = prometheus.claims(figures.moves.len()).await?;
+        prometheus.stop().await?;
+        print_claims(&seen);
+        figures.claims.push(seen);
+    }
     write(&figures, args.json.as_deref())?;
     let (passed, failed): (Vec<_>, Vec<_>) = figures.claims.iter().flatten().partition(|c| c.holds);
     println!("{} passed, {} failed", passed.len(), failed.len());

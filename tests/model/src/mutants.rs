@@ -13,6 +13,7 @@ use handoff_coordinator::{
     decide::{Action, Decision, decide},
     observation::Observation,
     policy::Policy,
+    reason::Reason,
 };
 use handoff_storage::{AttachRequest, BackupState, BackupView, VolumeState};
 use jiff::{SignedDuration, Timestamp};
@@ -162,7 +163,7 @@ fn no_expiry(s: &Spec, j: &Status, o: &Observation, p: &Policy, now: Timestamp) 
 
 fn never_withdrawn(s: &Spec, j: &Status, o: &Observation, p: &Policy, now: Timestamp) -> Decision {
     let mut decision = decide(s, j, o, p, now);
-    let told = |a: &Action| matches!(a, Action::Tell { reason: "PreStageWithdrawn", .. });
+    let told = |a: &Action| matches!(a, Action::Tell { reason: Reason::PreStageWithdrawn, .. });
     decision.actions.retain(|a| !matches!(a, Action::WithdrawPreStage { .. }) && !told(a));
     if let Some(prestage) = decision.status.prestage.as_mut().filter(|p| p.outcome == Some(PreStageOutcome::Withdrawn))
     {

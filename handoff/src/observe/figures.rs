@@ -1,13 +1,15 @@
-//! Figures of the serving side, and the three plain pages: /healthz, /readyz, /metrics.
+//! Figures of the serving side.
 
+use super::Missing;
 use crate::clock::ApiClock;
-use axum::{Router, extract::State, http::StatusCode, routing::get};
 use handoff_certs::Serving;
+use handoff_coordinator::{Coordinator, metrics::FailedOpen, now::Figures};
 use jiff::Timestamp;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
     metrics::{
+        MetricType,
         counter::ConstCounter,
         family::Family,
         gauge::{ConstGauge, Gauge},
@@ -15,7 +17,10 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, Weak},
+};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReviewLabels {
@@ -26,6 +31,8 @@ struct ReviewLabels {
 /// Time taken by reviews and extender calls, by kind and outcome.
 pub struct Reviews {
     seconds: Family<ReviewLabels, Histogram>,
+    /// Counts what failed open.
+    coordinator: OnceLock<Weak<Coordinator>>,
 }
 
 impl Reviews {
@@ -33,8 +40,23 @@ impl Reviews {
     pub fn new(registry: &mut Registry) -> Self {
         let buckets = || Histogram::new([5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.5, 1., 5.]);
         let seconds = Family::new_with_constructor(buckets as fn() -> Histogram);
-        registry.register("handoff_review_seconds", "Body complete to answer complete", seconds.clone());
-        Self { seconds }
+        registry.register(
+            "handoff_review_seconds",
+            "Time of reviews and of extender calls, body complete to answer complete",
+            seconds.clone(),
+        );
+        Self { seconds, coordinator: OnceLock::new() }
+    }
+
+    /// From now on, answers that came too late or failed are counted by `coordinator` as failed open.
+    pub fn count_failed_open_by(&self, coordinator: &Arc<Coordinator>) {
+        let _ = self.coordinator.set(Arc::downgrade(coordinator));
+    }
+
+    fn failed_open(&self, why: FailedOpen) {
+        if let Some(coordinator) = self.coordinator.get().and_then(Weak::upgrade) {
+            coordinator.count_failed_open(why);
+        }
     }
 
     fn note(&self, hook: &'static str, outcome: &'static str, seconds: f64) {
@@ -45,12 +67,22 @@ impl Reviews {
 impl handoff_webhook::Observe for Reviews {
     fn review(&self, hook: handoff_webhook::Hook, outcome: handoff_webhook::Outcome, seconds: f64) {
         self.note(hook.as_str(), outcome.as_str(), seconds);
+        match outcome {
+            handoff_webhook::Outcome::TimedOut => self.failed_open(FailedOpen::TimedOut),
+            handoff_webhook::Outcome::Failed => self.failed_open(FailedOpen::Failed),
+            _ => {}
+        }
     }
 }
 
 impl handoff_extender::Observe for Reviews {
     fn call(&self, verb: handoff_extender::Verb, outcome: handoff_extender::Outcome, seconds: f64) {
         self.note(verb.as_str(), outcome.as_str(), seconds);
+        match outcome {
+            handoff_extender::Outcome::Late => self.failed_open(FailedOpen::TimedOut),
+            handoff_extender::Outcome::Failed => self.failed_open(FailedOpen::Failed),
+            _ => {}
+        }
     }
 }
 
@@ -68,14 +100,14 @@ pub fn connections(registry: &mut Registry) -> impl Fn(&'static str) -> Gauge + 
 
 /// How it stands with the certificates, looked up when someone asks.
 #[derive(Debug)]
-pub struct Certificates {
+struct Certificates {
     serving: Serving,
     clock: Arc<ApiClock>,
 }
 
 impl Certificates {
     /// Of what this replica serves with, and the clock it is judged by.
-    pub fn new(serving: Serving, clock: Arc<ApiClock>) -> Self {
+    fn new(serving: Serving, clock: Arc<ApiClock>) -> Self {
         Self { serving, clock }
     }
 }
@@ -116,47 +148,52 @@ impl Collector for Certificates {
     }
 }
 
-/// Names of what is not ready yet.
-pub type Missing = Arc<dyn Fn() -> Vec<&'static str> + Send + Sync>;
-
-/// What the pages show.
-#[derive(Clone)]
-pub struct Pages {
-    /// All figures.
-    pub registry: Arc<Registry>,
-    /// What is not ready yet.
-    pub missing: Missing,
+/// Whether this replica is ready, and what it is.
+struct Process {
+    missing: Missing,
 }
 
-/// The three pages.
-pub fn router(pages: Pages) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(pages)
-}
-
-async fn ready(State(pages): State<Pages>) -> (StatusCode, String) {
-    let missing = (pages.missing)();
-    if missing.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Process")
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", missing.join(", ")))
 }
 
-async fn metrics(State(pages): State<Pages>) -> (StatusCode, String) {
-    let mut text = String::new();
-    match encode(&mut text, &pages.registry) {
-        Ok(()) => (StatusCode::OK, text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the figures: {error}\n")),
+#[derive(Debug, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let ready = ConstGauge::new(i64::from((self.missing)().is_empty()));
+        let help = "1 while this replica is ready: caches complete, certificate valid";
+        ready.encode(encoder.encode_descriptor("handoff_ready", help, None, MetricType::Gauge)?)?;
+        let mut build =
+            encoder.encode_descriptor("handoff_build_info", "1; which version this is", None, MetricType::Gauge)?;
+        let labels = BuildLabels { version: env!("CARGO_PKG_VERSION") };
+        ConstGauge::new(1_i64).encode(build.encode_family(&labels)?)
     }
+}
+
+/// Registers what a replica has to say of itself: the coordinator's figures of now, certificates, readiness, version.
+pub fn register(
+    registry: &mut Registry,
+    coordinator: &Arc<Coordinator>,
+    serving: Serving,
+    clock: Arc<ApiClock>,
+    missing: Missing,
+) {
+    registry.register_collector(Box::new(Figures::of(coordinator)));
+    registry.register_collector(Box::new(Certificates::new(serving, clock)));
+    registry.register_collector(Box::new(Process { missing }));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use handoff_certs::{CertsConfig, Material};
+    use prometheus_client::encoding::text::encode;
 
     #[test]
     fn the_certificates_are_among_the_figures() {
