@@ -152,6 +152,27 @@ pub struct Checkpoint {
     pub replica_address: Option<String>,
     /// When this was recorded.
     pub recorded_at: Timestamp,
+    /// What a person asked for about this backup, last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+}
+
+/// What a person asked for about one backup (`handoff resume`, `handoff abandon`).
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub struct Order {
+    /// What.
+    pub what: OrderKind,
+    /// When; also tells one order from the next.
+    pub at: Timestamp,
+}
+
+/// What can be asked for.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
+pub enum OrderKind {
+    /// Try now: the wait for the next try is over, and what was given up is taken up again, once.
+    Resume,
+    /// Stop owing it. What runs is left to run.
+    Abandon,
 }
 
 /// The journal.
@@ -282,6 +303,9 @@ pub struct Resume {
     /// Not tried again before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try_at: Option<Timestamp>,
+    /// The order that was obeyed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_at: Option<Timestamp>,
     /// Why it is where it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -306,12 +330,21 @@ pub enum ResumeState {
     Superseded,
     /// Cannot be resumed; `reason` says why.
     Unrecoverable,
+    /// No longer owed because a person said so.
+    Abandoned,
 }
 
 impl ResumeState {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Waiting, Self::Probing, Self::Running, Self::Completed, Self::Superseded, Self::Unrecoverable];
+    pub const ALL: [Self; 7] = [
+        Self::Waiting,
+        Self::Probing,
+        Self::Running,
+        Self::Completed,
+        Self::Superseded,
+        Self::Unrecoverable,
+        Self::Abandoned,
+    ];
 
     /// Its name in the API.
     pub fn as_str(self) -> &'static str {
@@ -322,12 +355,13 @@ impl ResumeState {
             Self::Completed => "Completed",
             Self::Superseded => "Superseded",
             Self::Unrecoverable => "Unrecoverable",
+            Self::Abandoned => "Abandoned",
         }
     }
 
     /// Nothing more will happen.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Completed | Self::Superseded | Self::Unrecoverable)
+        matches!(self, Self::Completed | Self::Superseded | Self::Unrecoverable | Self::Abandoned)
     }
 }
 
@@ -375,6 +409,13 @@ pub struct PastMove {
     /// Its steps, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<Step>,
+}
+
+impl Checkpoint {
+    /// When a person said that this backup is no longer owed.
+    pub fn abandoned_at(&self) -> Option<Timestamp> {
+        self.order.filter(|order| order.what == OrderKind::Abandon).map(|order| order.at)
+    }
 }
 
 impl VolumeHandoff {

@@ -45,6 +45,7 @@ fn record(backup: &BackupView, obs: &Observation, now: Timestamp) -> Checkpoint 
         progress: backup.progress,
         replica_address: backup.replica_address.clone(),
         recorded_at: now,
+        order: None,
     }
 }
 
@@ -59,16 +60,20 @@ pub fn merge(
     let mut checkpoints = existing.map(|h| h.spec.checkpoints.clone()).unwrap_or_default();
     let same_move = existing.is_some_and(|h| h.spec.pod.uid == start.pod.uid && !h.is_finished());
     if !same_move {
-        // a new page: what is safe stays in the old page's timeline only
-        checkpoints.retain(|c| !is_done(resumes, &c.backup));
+        // a new page: what is safe stays in the old page's timeline only. What was abandoned stays, or it would be found
+        // lost and be owed anew
+        checkpoints.retain(|c| !is_done(resumes, &c.backup) || c.abandoned_at().is_some());
     }
     let known = |b: &&&BackupView| !checkpoints.iter().any(|c| c.backup == b.name && c.uid == b.uid);
     let new = backups.iter().filter(known).map(|b| record(b, obs, start.now)).collect::<Vec<_>>();
     let before = existing.filter(|_| same_move).map(|h| &h.spec);
-    let held_anew = before.is_some_and(|spec| spec.hold.is_none() && start.hold.is_some());
+    // a hold that is not written down would begin anew with each eviction
+    let held_anew = start.hold.is_some() && before.is_none_or(|spec| spec.hold.is_none());
     // the lease holder may have seen the pod leave before its review was written down
     let announced = before.is_some_and(|spec| spec.trigger == Trigger::Observed && start.trigger.is_announced());
-    if (same_move && new.is_empty() && !held_anew && !announced) || (checkpoints.is_empty() && new.is_empty()) {
+    let nothing_owed = checkpoints.iter().all(|c| c.abandoned_at().is_some());
+    let nothing_new = new.is_empty() && !held_anew && (nothing_owed || (same_move && !announced));
+    if nothing_new || (checkpoints.is_empty() && new.is_empty()) {
         return None;
     }
     checkpoints.extend(new);

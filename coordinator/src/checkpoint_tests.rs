@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::VolumeHandoffStatus;
+use crate::api::{Order, OrderKind, VolumeHandoffStatus};
 use handoff_cluster::{ObjectKey, settings::Settings};
 use handoff_storage::BackupState;
 use jiff::SignedDuration;
@@ -165,4 +165,31 @@ fn a_pod_that_is_sent_on_before_its_volume_came_leaves_the_node_of_the_move_befo
         assert_eq!(spec.from, wanted, "the volume is on {here}");
         assert_eq!(merge(None, &start, &[&backup], &obs).unwrap().from, "b");
     }
+}
+
+#[test]
+fn what_was_abandoned_stays_written_down_and_starts_nothing() {
+    let mut spec = merged(None, &pod("old"), None, 0).unwrap();
+    spec.checkpoints[0].order = Some(Order { what: OrderKind::Abandon, at: at(50) });
+    let mut recorded = handoff(spec, true);
+    let over = |state| serde_json::from_value(json!([{"backup": "b", "state": state, "attempts": 0}])).unwrap();
+    recorded.status.as_mut().unwrap().resumes = over("Abandoned");
+    assert_eq!(merged(Some(&recorded), &pod("new"), None, 500), None, "still uploading, and nobody is to care");
+    let (volume, other) = (volume(), backup("other"));
+    let start = Start {
+        volume: &volume,
+        claim_uid: None,
+        pod: &pod("new"),
+        trigger: Trigger::Eviction,
+        hold: None,
+        now: at(500),
+    };
+    let next = |recorded: &VolumeHandoff| {
+        let next = merge(Some(recorded), &start, &[&other], &Observation::default()).unwrap();
+        next.checkpoints.into_iter().map(|c| c.backup).collect::<Vec<_>>()
+    };
+    assert_eq!(next(&recorded), ["b", "other"], "or it would be found lost and be owed anew");
+    recorded.spec.checkpoints[0].order = None;
+    recorded.status.as_mut().unwrap().resumes = over("Completed");
+    assert_eq!(next(&recorded), ["other"]);
 }

@@ -2,7 +2,7 @@
 //! shared: one `ConfigMap` of ours, pod UID → first denial, watched by every replica. Without it a hold could last twice
 //! its bound when another replica answers, or after a restart.
 
-use handoff_cluster::{Cache, Cached, ObjectKey, Task, Watched};
+use handoff_cluster::{Cache, Cached, ObjectKey, Task, Watched, settings::LONGEST_HOLD};
 use hashbrown::HashMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Name of the `ConfigMap`.
-const NAME: &str = "handoff-holds";
+pub const NAME: &str = "handoff-holds";
 /// Rounds before giving up on a contended object. Only other replicas contend: each writes one patch at a time.
 const ROUNDS: usize = 8;
 /// A denial is forgotten this long after its hold is over.
@@ -159,6 +159,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A first denial so long ago that the hold is over whatever its bound, and yet is remembered, so that it does not begin
+/// anew: what `handoff release` writes down.
+pub fn released(now: Timestamp) -> Timestamp {
+    now - LONGEST_HOLD
+}
+
 fn is_old(since: Timestamp, hold: SignedDuration, now: Timestamp) -> bool {
     now.duration_since(since) >= hold + KEEP_AFTER
 }
@@ -205,6 +211,16 @@ mod tests {
         );
         assert_eq!(since_in(&map, "recent"), Some(now - SignedDuration::from_mins(11)));
         assert_eq!((since_in(&map, "broken"), since_in(&map, "new")), (None, None));
+    }
+
+    #[test]
+    fn a_released_hold_is_over_for_whatever_bound_and_is_not_begun_anew() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let since = released(now);
+        for bound in [1, 60, 100].map(SignedDuration::from_secs) {
+            assert!(since + bound <= now, "over");
+            assert!(!is_old(since, bound, now + SignedDuration::from_mins(8)), "remembered");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod patch;
 pub mod phases;
 pub mod placement;
 pub mod policy;
-mod progress;
+pub mod progress;
 pub mod queue;
 pub mod reason;
 pub mod score;

@@ -80,7 +80,7 @@ pub fn cuts(timeline: &[Step]) -> impl Iterator<Item = Cut<'_>> {
     timeline.iter().filter_map(|step| {
         let backup = step.what.strip_prefix("BackupLost ")?;
         let ended = |what: &str| {
-            let ends = ["BackupCompleted ", "BackupSuperseded ", "BackupUnrecoverable "];
+            let ends = ["BackupCompleted ", "BackupSuperseded ", "BackupUnrecoverable ", "BackupAbandoned "];
             ends.iter().any(|end| what.strip_prefix(end) == Some(backup))
         };
         let until = timeline.iter().find(|s| ended(&s.what)).map(|s| s.at.max(step.at));

@@ -25,6 +25,8 @@ pub enum Reason {
     BackupSuperseded,
     /// An owed backup is given up.
     BackupUnrecoverable,
+    /// An owed backup is no longer owed: a person said so.
+    BackupAbandoned,
     /// Mode `observe`: what would be recorded or held.
     WouldCheckpoint,
     /// Mode `observe`: what would be resumed.
@@ -33,7 +35,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of a move.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BackupCheckpointed,
         Self::EvictionHeld,
         Self::PreStaged,
@@ -45,6 +47,7 @@ impl Reason {
         Self::BackupCompleted,
         Self::BackupSuperseded,
         Self::BackupUnrecoverable,
+        Self::BackupAbandoned,
         Self::WouldCheckpoint,
         Self::WouldResume,
     ];
@@ -63,6 +66,7 @@ impl Reason {
             Self::BackupCompleted => "BackupCompleted",
             Self::BackupSuperseded => "BackupSuperseded",
             Self::BackupUnrecoverable => "BackupUnrecoverable",
+            Self::BackupAbandoned => "BackupAbandoned",
             Self::WouldCheckpoint => "WouldCheckpoint",
             Self::WouldResume => "WouldResume",
         }
@@ -97,6 +101,7 @@ impl Reason {
                 "an owed backup is not resumed: newer data of the volume is complete in the same target"
             }
             Self::BackupUnrecoverable => "an owed backup cannot be made whole, and why: make a new one",
+            Self::BackupAbandoned => "an owed backup is no longer owed: `handoff abandon` said so",
             Self::WouldCheckpoint => "mode `observe`: an eviction or deletion came; what would be recorded or held",
             Self::WouldResume => "mode `observe`: a backup was interrupted that would be resumed",
         }

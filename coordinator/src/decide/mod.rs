@@ -163,7 +163,8 @@ impl Draft<'_> {
         let moving = self.is_moving();
         let ready = self.seen("WorkloadReady");
         let attached = self.seen("Attached");
-        let failed = open == 0 && safe < total;
+        let abandoned = resumes.iter().filter(|r| r.state == ResumeState::Abandoned).count();
+        let failed = open == 0 && safe + abandoned < total;
         let untouched = self.status.resumes.iter().all(|r| r.attempts == 0 && !self.is_lost(&r.backup));
         let original_stays = self.obs.pod(&self.spec.pod.uid).is_some_and(|p| p.stays());
         let phase = match () {
@@ -196,9 +197,11 @@ impl Draft<'_> {
         self.condition("WorkloadReady", ready, if ready { "PodReady" } else { "PodNotReady" });
         self.condition(
             "BackupsSafe",
-            open == 0 && !failed,
+            open == 0 && safe == total,
             if failed {
                 "Unrecoverable"
+            } else if open == 0 && abandoned > 0 {
+                "Abandoned"
             } else if open == 0 {
                 "Complete"
             } else {
@@ -229,7 +232,15 @@ impl Draft<'_> {
             Phase::Moving => format!("moving from {} to {to}", self.spec.from),
             Phase::Attached => format!("attached on {to}, waiting for the pod to be ready"),
             Phase::Resuming => self.waiting_for().unwrap_or_else(|| "backups are owed".to_owned()),
-            Phase::Complete => "nothing is owed".to_owned(),
+            Phase::Complete => {
+                let given_up = self.status.resumes.iter().filter(|r| r.state == ResumeState::Abandoned);
+                let given_up = given_up.map(|r| r.backup.as_str()).collect::<Vec<_>>().join(", ");
+                if given_up.is_empty() {
+                    "nothing is owed".to_owned()
+                } else {
+                    format!("nothing is owed; abandoned: {given_up}")
+                }
+            }
             Phase::Failed => {
                 let lost = self.status.resumes.iter().filter(|r| r.state == ResumeState::Unrecoverable);
                 lost.map(|r| format!("{}: {}", r.backup, r.reason)).collect::<Vec<_>>().join("; ")
@@ -290,6 +301,8 @@ impl Draft<'_> {
     }
 }
 
+#[cfg(test)]
+mod orders;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{Action, Decision, decide};
 use crate::{
-    api::{PreStageOutcome, ResumeState, VolumeHandoffStatus},
+    api::{Order, OrderKind, PreStageOutcome, ResumeState, VolumeHandoffSpec, VolumeHandoffStatus},
     decide::tests::{at, backup, pod, request, spec, volume},
     observation::Observation,
     policy::Policy,
@@ -26,6 +26,8 @@ struct Seen {
     unstaged: bool,
     cordoned: Vec<u8>,
     candidates: Vec<u8>,
+    /// What is ordered for one of the backups.
+    order: Option<(bool, OrderKind)>,
     after_millis: u32,
 }
 
@@ -50,9 +52,12 @@ prop_compose! {
         unstaged in any::<bool>(),
         cordoned in prop::collection::vec(0_u8..3, 0..2),
         candidates in prop::collection::vec(0_u8..3, 0..3),
+        order in prop::option::weighted(0.1, (
+            any::<bool>(), prop::sample::select(vec![OrderKind::Resume, OrderKind::Abandon]),
+        )),
         after_millis in 0_u32..40_000,
     ) -> Seen {
-        Seen { pods, volume, backups, snapshots, refused, unstaged, cordoned, candidates, after_millis }
+        Seen { pods, volume, backups, snapshots, refused, unstaged, cordoned, candidates, order, after_millis }
     }
 }
 
@@ -89,7 +94,14 @@ fn observe(seen: &Seen) -> Observation {
 }
 
 /// What must hold for each decision, given the journal before it.
-fn check(before: &VolumeHandoffStatus, obs: &Observation, decision: &Decision, now: jiff::Timestamp, policy: &Policy) {
+fn check(
+    spec: &VolumeHandoffSpec,
+    before: &VolumeHandoffStatus,
+    obs: &Observation,
+    decision: &Decision,
+    now: jiff::Timestamp,
+    policy: &Policy,
+) {
     let placed = decision.actions.iter().filter(|a| matches!(a, Action::PlacePreStage { .. })).count();
     assert!(placed <= 1, "two pre-stages at once");
     let open = decision.status.prestage.as_ref().filter(|p| p.outcome.is_none());
@@ -117,9 +129,16 @@ fn check(before: &VolumeHandoffStatus, obs: &Observation, decision: &Decision, n
     }
     let running = decision.status.resumes.iter().filter(|r| r.state == ResumeState::Probing).count();
     assert!(running <= 1, "two backups probed at a time");
-    for resume in before.resumes.iter().filter(|r| r.state.is_final()) {
-        let after = decision.status.resumes.iter().find(|r| r.backup == resume.backup);
-        assert_eq!(after, Some(resume), "a final state changed");
+    for checkpoint in &spec.checkpoints {
+        let of = |status: &VolumeHandoffStatus| status.resumes.iter().find(|r| r.backup == checkpoint.backup).cloned();
+        let (was, is) = (of(before).filter(|r| r.state.is_final()), of(&decision.status).expect("each has its state"));
+        let new_order = checkpoint.order.filter(|o| o.what == OrderKind::Resume && is.order_at == Some(o.at));
+        let new_order = new_order.filter(|o| was.as_ref().is_some_and(|r| r.order_at != Some(o.at)));
+        match was {
+            Some(was) if new_order.is_some() && was.state == ResumeState::Unrecoverable => {}
+            Some(was) => assert_eq!(is.state, was.state, "a final state changed"),
+            None => assert!(checkpoint.abandoned_at().is_none() || is.state.is_final(), "owed although abandoned"),
+        }
     }
     // what was open is still open, adopted, or withdrawn by an action
     if let Some(was) = before.prestage.as_ref().filter(|p| p.outcome.is_none()) {
@@ -138,14 +157,17 @@ proptest! {
 
     #[test]
     fn whatever_is_seen_the_rules_hold(history in prop::collection::vec(seen(), 1..30)) {
-        let (spec, policy) = (spec(&["b1", "b2"]), Policy::default());
+        let (mut spec, policy) = (spec(&["b1", "b2"]), Policy::default());
         let (mut journal, mut now) = (VolumeHandoffStatus::default(), at(0.0));
         for seen in &history {
             now += SignedDuration::from_millis(i64::from(seen.after_millis));
+            if let Some((second, what)) = seen.order {
+                spec.checkpoints[usize::from(second)].order = Some(Order { what, at: now });
+            }
             let obs = observe(seen);
             let decision = decide(&spec, &journal, &obs, &policy, now);
             prop_assert_eq!(&decide(&spec, &journal, &obs, &policy, now), &decision, "not a function of its input");
-            check(&journal, &obs, &decision, now, &policy);
+            check(&spec, &journal, &obs, &decision, now, &policy);
             journal = decision.status;
         }
     }

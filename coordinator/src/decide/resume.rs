@@ -2,7 +2,7 @@
 
 use super::{Action, Draft};
 use crate::{
-    api::{Checkpoint, Resume, ResumeState, is_done},
+    api::{Checkpoint, OrderKind, Resume, ResumeState, is_done},
     reason::Reason,
 };
 use handoff_storage::{BackupState, BackupView};
@@ -25,6 +25,7 @@ impl Draft<'_> {
             if !self.status.resumes.iter().any(|r| r.backup == checkpoint.backup) {
                 self.status.resumes.push(waiting(&checkpoint.backup));
             }
+            self.obey(checkpoint);
             if let Some(verdict) = self.judge(checkpoint) {
                 self.close(checkpoint, &verdict);
             } else if self.backup_of(checkpoint).is_none() && !is_done(&self.status.resumes, &checkpoint.backup) {
@@ -38,12 +39,33 @@ impl Draft<'_> {
         }
     }
 
+    /// A person said: try now. Each order counts once; it ends the wait for the next try and takes up again what was given
+    /// up, and nothing else: whatever makes a try safe is still waited for.
+    fn obey(&mut self, checkpoint: &Checkpoint) {
+        let Some(order) = checkpoint.order.filter(|order| order.what == OrderKind::Resume) else { return };
+        self.update(&checkpoint.backup, |resume| {
+            if resume.order_at == Some(order.at) {
+                return;
+            }
+            resume.order_at = Some(order.at);
+            resume.next_try_at = None;
+            if resume.state == ResumeState::Unrecoverable {
+                *resume = Resume { order_at: resume.order_at, ..waiting(&resume.backup) };
+            }
+        });
+    }
+
     /// Whether the story of a checkpoint is over, whatever was done so far.
     fn judge(&self, checkpoint: &Checkpoint) -> Option<Verdict> {
         if is_done(&self.status.resumes, &checkpoint.backup) {
             return None;
         }
         let unrecoverable = |reason: String| Some(Verdict { state: ResumeState::Unrecoverable, reason });
+        let complete = self.backup_of(checkpoint).is_some_and(|b| b.state == BackupState::Completed);
+        if let Some(at) = checkpoint.abandoned_at().filter(|_| !complete) {
+            let reason = format!("abandoned on request at {at:.0}");
+            return Some(Verdict { state: ResumeState::Abandoned, reason });
+        }
         let Some(backup) = self.backup_of(checkpoint) else {
             let renamed = self.obs.backup(&checkpoint.backup).is_some();
             let what =
@@ -120,6 +142,10 @@ impl Draft<'_> {
             ResumeState::Superseded => {
                 self.tell(Reason::BackupSuperseded, format!("backup {backup} is not resumed: {}", verdict.reason));
             }
+            ResumeState::Abandoned => {
+                let note = format!("backup {backup} is no longer owed: {}", verdict.reason);
+                self.tell(Reason::BackupAbandoned, note);
+            }
             _ => self.tell(Reason::BackupUnrecoverable, format!("backup {backup}: {}", verdict.reason)),
         }
         self.mark(&format!("Backup{:?} {backup}", verdict.state));
@@ -138,7 +164,7 @@ impl Draft<'_> {
             ResumeState::Waiting => self.start_probe(&name, &resume, &backup),
             ResumeState::Probing => self.end_probe(&name, &resume, &backup),
             ResumeState::Running => self.follow_run(&name, &resume, &backup),
-            ResumeState::Completed | ResumeState::Superseded | ResumeState::Unrecoverable => {}
+            ResumeState::Completed | ResumeState::Superseded | ResumeState::Unrecoverable | ResumeState::Abandoned => {}
         }
     }
 
@@ -313,6 +339,7 @@ fn waiting(backup: &str) -> Resume {
         cut_at: None,
         ended_at: None,
         next_try_at: None,
+        order_at: None,
         reason: String::new(),
         uploaded_bytes: None,
     }

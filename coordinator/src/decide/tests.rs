@@ -30,6 +30,7 @@ pub(crate) fn spec(backups: &[&str]) -> VolumeHandoffSpec {
                 progress: 30,
                 replica_address: None,
                 recorded_at: at(0.0),
+                order: None,
             })
             .collect(),
     }
@@ -95,10 +96,10 @@ pub(crate) fn place(node: &str) -> Action {
 
 /// A story: one observation after another, the journal carried along.
 pub(crate) struct Story {
-    spec: VolumeHandoffSpec,
-    journal: VolumeHandoffStatus,
+    pub(super) spec: VolumeHandoffSpec,
+    pub(super) journal: VolumeHandoffStatus,
     pub(crate) obs: Observation,
-    policy: Policy,
+    pub(super) policy: Policy,
     /// Probes that were sent.
     asked: Vec<(String, Timestamp)>,
     probes_arrive: bool,
@@ -166,14 +167,14 @@ impl Story {
     }
 
     /// The old pod is gone, the new one is bound to b, the volume is on its way there.
-    fn moved(&mut self) -> &mut Self {
+    pub(super) fn moved(&mut self) -> &mut Self {
         self.obs.pods = vec![Arc::new(pod("new", Some("b")))];
         self.obs.volume = Some(volume(VolumeState::Detaching, None, vec![]));
         self
     }
 
     /// The volume is on b and the pod is ready.
-    fn arrived(&mut self) -> &mut Self {
+    pub(super) fn arrived(&mut self) -> &mut Self {
         let mut new = pod("new", Some("b"));
         new.ready = true;
         self.obs.pods = vec![Arc::new(new)];
@@ -181,13 +182,13 @@ impl Story {
         self
     }
 
-    fn backups(&mut self, backups: Vec<BackupView>) -> &mut Self {
+    pub(super) fn backups(&mut self, backups: Vec<BackupView>) -> &mut Self {
         self.obs.backups = backups;
         self.show_probes();
         self
     }
 
-    fn resume(&self, name: &str) -> &Resume {
+    pub(super) fn resume(&self, name: &str) -> &Resume {
         self.journal.resumes.iter().find(|r| r.backup == name).unwrap()
     }
 }

@@ -167,6 +167,13 @@ fn backups(config: &Config, w: &World, v: usize, volume: &Volume, out: &mut Vec<
                 out.push(Step::UploadFails(v, b));
             }
         }
+        let owed = w.volumes[v].handoff.is_some_and(|h| {
+            let over = h.journal.resumes[b].is_some_and(|(r, _)| r.is_final());
+            h.checkpoints[b].is_some() && h.abandoned & (1 << b) == 0 && !over
+        });
+        if w.left.abandons > 0 && owed {
+            out.push(Step::Abandon(v, b));
+        }
         if w.left.deletions > 0 && backup.cr.exists() && backup.cr != Cr::Deleting {
             out.push(Step::DeleteBackup(v, b));
             if !backup.no_snapshot && backup.cr != Cr::Completed {
@@ -384,6 +391,13 @@ impl Model {
             Step::DeleteSnapshot(v, b) => {
                 w.left.deletions -= 1;
                 w.volumes[v].storage.backups[b].no_snapshot = true;
+            }
+            Step::Abandon(v, b) => {
+                w.left.abandons -= 1;
+                if let Some(handoff) = &mut w.volumes[v].handoff {
+                    handoff.abandoned |= 1 << b;
+                }
+                w.touch_handoff(v, None);
             }
             Step::BackupGone(v, b) => {
                 let backup = &mut w.volumes[v].storage.backups[b];

@@ -140,6 +140,7 @@ fn outcomes(states: &[World]) -> BTreeSet<String> {
                 (Resumed::Completed, _) => Some("completed after a reset"),
                 (Resumed::Superseded, _) => Some("superseded"),
                 (Resumed::Unrecoverable, _) => Some("unrecoverable"),
+                (Resumed::Abandoned, _) => Some("abandoned"),
                 (Resumed::Running { .. }, 2..) => Some("reset twice"),
                 _ => None,
             });

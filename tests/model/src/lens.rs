@@ -12,8 +12,8 @@ use crate::{
 use handoff_cluster::{Attachment, ObjectKey, Pod, settings::Settings};
 use handoff_coordinator::{
     api::{
-        Checkpoint, PodIdentity, PreStage, PreStageOutcome, Resume, ResumeState, Step, Trigger, VolumeHandoff,
-        VolumeHandoffSpec, VolumeHandoffStatus, VolumeIdentity,
+        Checkpoint, Order, OrderKind, PodIdentity, PreStage, PreStageOutcome, Resume, ResumeState, Step, Trigger,
+        VolumeHandoff, VolumeHandoffSpec, VolumeHandoffStatus, VolumeIdentity,
     },
     decide::Action,
     observation::Observation,
@@ -146,6 +146,7 @@ pub fn spec(config: &Config, h: &Handoff) -> VolumeHandoffSpec {
                 progress: 30,
                 replica_address: None,
                 recorded_at: ago(age),
+                order: (h.abandoned & (1 << b) != 0).then(|| Order { what: OrderKind::Abandon, at: long_ago(0) }),
             })
             .collect(),
     }
@@ -188,6 +189,7 @@ fn resume(config: &Config, b: usize, (state, attempts): (Resumed, u8)) -> Resume
         cut_at: None,
         ended_at: None,
         next_try_at: None,
+        order_at: None,
         reason: "for a reason".to_owned(),
         uploaded_bytes: None,
     };
@@ -202,6 +204,7 @@ fn resume(config: &Config, b: usize, (state, attempts): (Resumed, u8)) -> Resume
         Resumed::Completed => resume.state = ResumeState::Completed,
         Resumed::Superseded => resume.state = ResumeState::Superseded,
         Resumed::Unrecoverable => resume.state = ResumeState::Unrecoverable,
+        Resumed::Abandoned => resume.state = ResumeState::Abandoned,
     }
     resume
 }
@@ -219,6 +222,8 @@ pub fn handoff_of(spec: &VolumeHandoffSpec, before: Option<&Handoff>) -> Handoff
     for c in &spec.checkpoints {
         checkpoints[backup_of(&c.backup)] = Some(ticks_since(c.recorded_at, RECORDED));
     }
+    let abandoned = spec.checkpoints.iter().filter(|c| c.abandoned_at().is_some());
+    let abandoned = abandoned.fold(0, |bits, c| bits | 1 << backup_of(&c.backup));
     let mut journal = before.map(|h| h.journal).unwrap_or_default();
     let same_move = before.is_some_and(|h| spec.triggered_at == ago(h.age) && spec.pod.uid == uid(h.pod));
     if !same_move && journal.page == Page::Current {
@@ -229,6 +234,7 @@ pub fn handoff_of(spec: &VolumeHandoffSpec, before: Option<&Handoff>) -> Handoff
         from: node_of(&spec.from),
         age: ticks_since(spec.triggered_at, SETTLE),
         checkpoints,
+        abandoned,
         journal,
     }
 }
@@ -281,6 +287,7 @@ fn resumed(r: &Resume, seen: &Backup) -> Resumed {
         ResumeState::Completed => Resumed::Completed,
         ResumeState::Superseded => Resumed::Superseded,
         ResumeState::Unrecoverable => Resumed::Unrecoverable,
+        ResumeState::Abandoned => Resumed::Abandoned,
     }
 }
 

@@ -55,10 +55,10 @@ pub fn check_decision(
             return Err(Violation::of(FINAL, format!("{} was {:?}", was.backup, was.state)));
         }
     }
-    let unexplained = after
-        .resumes
-        .iter()
-        .find(|r| matches!(r.state, ResumeState::Superseded | ResumeState::Unrecoverable) && r.reason.is_empty());
+    let unexplained = after.resumes.iter().find(|r| {
+        matches!(r.state, ResumeState::Superseded | ResumeState::Unrecoverable | ResumeState::Abandoned)
+            && r.reason.is_empty()
+    });
     if let Some(r) = unexplained {
         return Err(Violation::of(VERDICT, format!("{} is {:?} without a reason", r.backup, r.state)));
     }
@@ -143,6 +143,7 @@ pub fn check_verdicts(volume: &Volume, before: &Journal, after: &Journal) -> Res
         let over = |cr: Cr| matches!(cr, Cr::Completed | Cr::Deleting | Cr::Gone);
         let holds = match state {
             Resumed::Completed => over(backup.cr),
+            Resumed::Abandoned => volume.handoff.is_some_and(|h| h.abandoned & (1 << b) != 0),
             Resumed::Superseded => volume.storage.backups.iter().skip(b + 1).any(|newer| over(newer.cr)),
             _ => {
                 let worn_out = u32::from(volume.failed[b]) >= lens::ATTEMPTS;
@@ -196,7 +197,9 @@ impl Model {
         let runs = w.kube.pods().count() == usize::from(w.desired) && w.kube.pods().all(|p| p.ready);
         let settled = w.volumes.iter().take(self.config.volumes).all(|v| {
             // without its snapshot nothing can be made of a lost backup that nobody recorded
-            let open = (0..MAX_BACKUPS).any(|b| v.cut & (1 << b) != 0 && !v.storage.backups[b].no_snapshot);
+            let given_up = v.handoff.map_or(0, |h| h.abandoned);
+            let open = |b: usize| v.cut & !given_up & (1 << b) != 0 && !v.storage.backups[b].no_snapshot;
+            let open = (0..MAX_BACKUPS).any(open);
             v.owed == 0 && !open && v.storage.ours().next().is_none() && v.handoff.is_none_or(|h| h.is_finished())
         });
         rested && runs && settled

@@ -45,6 +45,8 @@ pub enum Step {
     DeleteBackup(usize, usize),
     /// A person deletes a snapshot.
     DeleteSnapshot(usize, usize),
+    /// A person abandons an owed backup.
+    Abandon(usize, usize),
     /// An upload fails by itself.
     UploadFails(usize, usize),
     /// The volume may not be pre-staged from now on.
@@ -130,6 +132,7 @@ impl Step {
                 | Self::StartBackup(..)
                 | Self::DeleteBackup(..)
                 | Self::DeleteSnapshot(..)
+                | Self::Abandon(..)
                 | Self::UploadFails(..)
                 | Self::Refuse(_)
                 | Self::Crash(_)
@@ -165,6 +168,7 @@ impl fmt::Display for Step {
             Self::StartBackup(v, b) => write!(f, "backup v{v}/b{b} is asked for"),
             Self::DeleteBackup(v, b) => write!(f, "a person deletes backup v{v}/b{b}"),
             Self::DeleteSnapshot(v, b) => write!(f, "a person deletes the snapshot of v{v}/b{b}"),
+            Self::Abandon(v, b) => write!(f, "a person abandons backup v{v}/b{b}"),
             Self::UploadFails(v, b) => write!(f, "the upload of v{v}/b{b} fails by itself"),
             Self::Refuse(v) => write!(f, "v{v} may not be pre-staged from now on"),
             Self::Allow(v) => write!(f, "v{v} may be pre-staged again"),

@@ -9,6 +9,7 @@ const MOVE: Budget = Budget {
     unseen: 0,
     scales: 0,
     deletions: 0,
+    abandons: 0,
     failures: 0,
     refusals: 0,
     crashes: 0,
@@ -30,6 +31,7 @@ pub fn small() -> Vec<Config> {
         Config { name: "a move among three nodes", nodes: 3, ..plain },
         with("a move that no review announced", Budget { unseen: 1, ..MOVE }),
         with("a person deletes a backup or a snapshot", Budget { deletions: 1, ..MOVE }),
+        with("a person abandons an owed backup", Budget { abandons: 1, failures: 1, ..MOVE }),
         with("runs that fail", Budget { failures: 2, ..MOVE }),
         Config {
             name: "runs that fail, Longhorn's clock 10 s behind",

@@ -226,12 +226,14 @@ pub enum Resumed {
     Superseded,
     /// Unrecoverable.
     Unrecoverable,
+    /// Abandoned by a person.
+    Abandoned,
 }
 
 impl Resumed {
     /// Nothing more will happen.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Completed | Self::Superseded | Self::Unrecoverable)
+        matches!(self, Self::Completed | Self::Superseded | Self::Unrecoverable | Self::Abandoned)
     }
 }
 
@@ -279,6 +281,8 @@ pub struct Handoff {
     pub age: u8,
     /// Checkpoints: ticks since each was recorded.
     pub checkpoints: [Option<u8>; MAX_BACKUPS],
+    /// Backups that a person has abandoned, as bits.
+    pub abandoned: u8,
     /// The journal.
     pub journal: Journal,
 }
@@ -395,6 +399,8 @@ pub struct Budget {
     pub scales: u8,
     /// Backups or snapshots deleted by a person.
     pub deletions: u8,
+    /// Owed backups abandoned by a person.
+    pub abandons: u8,
     /// Uploads that fail by themselves.
     pub failures: u8,
     /// Reasons not to pre-stage that turn up.

@@ -52,6 +52,7 @@ fn every_state_of_the_small_worlds_keeps_the_rules_and_can_end_well() {
         "completed after a reset",
         "superseded",
         "unrecoverable",
+        "abandoned",
         "reset twice",
     ];
     let missing = wanted.into_iter().filter(|w| !seen.contains(*w)).collect::<Vec<_>>();

@@ -18,6 +18,7 @@ const EVERYTHING: Budget = Budget {
     unseen: 2,
     scales: 1,
     deletions: 1,
+    abandons: 1,
     failures: 2,
     refusals: 1,
     crashes: 3,
