@@ -119,6 +119,11 @@ crd: rust ## write deploy/kustomize/crd.yaml anew
 	cargo run -q -p handoff -- crd > deploy/kustomize/crd.yaml.new
 	mv deploy/kustomize/crd.yaml.new deploy/kustomize/crd.yaml
 
+.PHONY: cli-docs
+cli-docs: rust ## write docs/cli.md anew, from the flags
+	cargo run -q -p handoff -- markdown > docs/cli.md.new
+	mv docs/cli.md.new docs/cli.md
+
 .PHONY: e2e-ready
 e2e-ready: rust
 	cargo build -p handoff-e2e

@@ -269,7 +269,7 @@ impl ClusterCache {
         (cache, tasks)
     }
 
-    /// As [`Self::of_cluster`], without pods and namespaces: enough to judge nodes, and far less to fetch.
+    /// As [`Self::of_cluster`], without pods: enough to judge nodes, and far less to fetch.
     pub fn of_nodes_and_volumes(client: &Client) -> (Self, Vec<Task>) {
         let mut cache = Self::default();
         let on_change: OnChange<Change> = Arc::new(drop);
@@ -279,7 +279,8 @@ impl ClusterCache {
             cache.watch::<WireNode>(Api::all(client.clone()), on_change.clone()),
             cache.watch::<WireCsiNode>(Api::all(client.clone()), on_change.clone()),
             cache.watch::<WireAttachment>(Api::all(client.clone()), on_change.clone()),
-            cache.watch::<WireClass>(Api::all(client.clone()), on_change),
+            cache.watch::<WireClass>(Api::all(client.clone()), on_change.clone()),
+            cache.watch::<WireNamespace>(Api::all(client.clone()), on_change),
         ];
         (cache, tasks)
     }

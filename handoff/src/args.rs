@@ -1,9 +1,23 @@
 //! Flags and environment: the only place that reads them. Every value has a unit and a default, and is checked before
 //! anything starts.
 
-use crate::otlp::Endpoint;
+use crate::{
+    commands::{
+        cordon_check::CordonCheckArgs,
+        doctor::DoctorArgs,
+        explain::ExplainArgs,
+        history::HistoryArgs,
+        orders::OrderArgs,
+        plan::PlanArgs,
+        reference::{CompletionArgs, ManArgs},
+        release::ReleaseArgs,
+        status::StatusArgs,
+        uninstall::UninstallArgs,
+    },
+    otlp::Endpoint,
+};
 use anyhow::{Context, bail};
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use handoff_certs::Source;
 use handoff_coordinator::{
     policy::Policy,
@@ -12,7 +26,11 @@ use handoff_coordinator::{
 use handoff_extender::ExtenderConfig;
 use handoff_webhook::{SchedulerTier, WebhookConfig};
 use jiff::SignedDuration;
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 /// Pods move within seconds, and their backups finish anyway.
 #[derive(Debug, Parser)]
@@ -30,12 +48,49 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Run on a node: say when a volume that leaves it is unstaged.
     Agent(AgentArgs),
-    /// List all handoffs, or watch one line per volume.
-    Status(StatusArgs),
-    /// Say what holds a pod, what is owed and what happens next.
-    Explain(ExplainArgs),
+    /// List all volumes on the move or owing.
+    Status(Box<StatusArgs>),
+    /// Say what holds a pod, a volume or a node, what is owed and what happens next.
+    Explain(Box<ExplainArgs>),
+    /// Say what a drain of a node would do now.
+    Plan(Box<PlanArgs>),
+    /// Say whether a node can be drained now, by exit code.
+    CordonCheck(Box<CordonCheckArgs>),
+    /// Look at every precondition of an installation that works; what does not hold comes with its fix.
+    Doctor(Box<DoctorArgs>),
+    /// List the moves and Events that are remembered.
+    History(Box<HistoryArgs>),
+    /// End a hold now: the next eviction is let through.
+    Release(Box<ReleaseArgs>),
+    /// Try owed backups now, and those that were given up.
+    Resume(Box<OrderArgs>),
+    /// Stop owing backups: they will not be made complete.
+    Abandon(Box<OrderArgs>),
+    /// Withdraw what Handoff has put into the cluster, before its manifests are deleted.
+    Uninstall(Box<UninstallArgs>),
     /// Print the CustomResourceDefinition.
     Crd,
+    /// Print a completion script.
+    Completion(CompletionArgs),
+    /// Print the man page.
+    Man(ManArgs),
+    /// Print docs/cli.md.
+    #[command(hide = true)]
+    Markdown,
+}
+
+impl Args {
+    /// The command line. Called as a plugin of kubectl, which is by the name `kubectl-handoff`, it speaks of itself as
+    /// `kubectl handoff`.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let words = words.into_iter().collect::<Vec<_>>();
+        let program = words.first().map(Path::new).and_then(Path::file_stem);
+        let mut command = Self::command();
+        if program.is_some_and(|name| name == "kubectl-handoff") {
+            command = command.bin_name("kubectl handoff");
+        }
+        Self::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
 }
 
 /// Format of the log.
@@ -239,30 +294,19 @@ pub struct AgentArgs {
     pub log: String,
 }
 
-/// `handoff status`.
-#[derive(Debug, Parser)]
-pub struct StatusArgs {
-    /// Only this namespace.
-    #[arg(short, long)]
-    pub namespace: Option<String>,
-}
-
-/// `handoff explain`.
-#[derive(Debug, Parser)]
-pub struct ExplainArgs {
-    /// `pod/NAME`, `pvc/NAME` or `pv/NAME`.
-    pub object: String,
-    /// Namespace of the pod or claim.
-    #[arg(short, long, default_value = "default")]
-    pub namespace: String,
-    /// Namespace of Longhorn.
-    #[arg(long, default_value = "longhorn-system")]
-    pub longhorn_namespace: String,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_a_plugin_it_speaks_of_itself_as_kubectl_does() {
+        for (program, name) in [("/usr/bin/handoff", "handoff"), ("/x/kubectl-handoff", "kubectl handoff")] {
+            let usage = Args::read([program, "plan"].map(OsString::from)).unwrap_err().to_string();
+            assert!(usage.contains(&format!("Usage: {name} plan ")), "{usage}");
+        }
+        let args = Args::read(["kubectl-handoff", "status", "-n", "shop"].map(OsString::from)).unwrap();
+        assert!(matches!(args.command, Command::Status(s) if s.cluster.namespace.as_deref() == Some("shop")));
+    }
 
     fn serve(flags: &[&str]) -> Result<ServeArgs, clap::Error> {
         let base = ["serve", "--pod-name", "p", "--namespace", "n"];

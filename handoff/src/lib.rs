@@ -4,17 +4,15 @@
 mod agent;
 mod args;
 mod clock;
+mod commands;
 mod crd;
-mod explain;
 pub mod listen;
 mod logs;
-mod nodes;
 mod observe;
 mod otlp;
 pub mod page;
 pub mod permissions;
 mod serve;
-mod status;
 mod wiring;
 
 pub use args::{Args, ServeArgs};
@@ -22,14 +20,29 @@ pub use observe::figures::Reviews;
 pub use wiring::{Caches, Core};
 
 use args::Command;
+use commands::{End, cordon_check, doctor, explain, history, orders, plan, reference, release, status, uninstall};
+use handoff_coordinator::api::OrderKind;
+use std::process::ExitCode;
 
 /// Does what the command line says.
-pub async fn run(args: Args) -> anyhow::Result<()> {
-    match args.command {
-        Command::Serve(args) => serve::run(*args).await,
-        Command::Agent(args) => agent::run(args).await,
-        Command::Status(args) => status::run(args).await,
-        Command::Explain(args) => explain::run(args).await,
-        Command::Crd => crd::print(),
-    }
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let end = match args.command {
+        Command::Serve(args) => serve::run(*args).await.map(|()| End::Yes),
+        Command::Agent(args) => agent::run(args).await.map(|()| End::Yes),
+        Command::Status(args) => status::run(*args).await,
+        Command::Explain(args) => explain::run(*args).await,
+        Command::Plan(args) => plan::run(*args).await,
+        Command::CordonCheck(args) => cordon_check::run(*args).await,
+        Command::Doctor(args) => doctor::run(*args).await,
+        Command::History(args) => history::run(*args).await,
+        Command::Release(args) => release::run(*args).await,
+        Command::Resume(args) => orders::run(*args, OrderKind::Resume).await,
+        Command::Abandon(args) => orders::run(*args, OrderKind::Abandon).await,
+        Command::Uninstall(args) => uninstall::run(*args).await,
+        Command::Crd => crd::print().map(|()| End::Yes),
+        Command::Completion(args) => reference::completion(&args),
+        Command::Man(args) => reference::man(&args),
+        Command::Markdown => reference::markdown(),
+    };
+    end.map(ExitCode::from)
 }

@@ -1,15 +1,19 @@
 //! `handoff`: the admission webhook, scheduler extender and controller in one binary, and the tools to look at it.
 
-use clap::Parser;
 use handoff::Args;
 use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match handoff::run(Args::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let args = match Args::read(std::env::args_os()) {
+        Ok(args) => args,
+        // help and version come this way, too
+        Err(error) => error.exit(),
+    };
+    match handoff::run(args).await {
+        Ok(code) => code,
         Err(error) => {
-            eprintln!("handoff: {error:#}");
+            anstream::eprintln!("handoff: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -9,6 +9,7 @@ mod view;
 mod wire;
 
 pub use store::{StorageChange, Store};
+pub use version::gates_of;
 
 use crate::{
     Hosting, NewVolume, StorageError, StorageManager,

@@ -14,7 +14,8 @@ pub fn gates(store: &Store) -> Gates {
     gates_of(store.settings.get("current-longhorn-version").map_or("", |s| s.value.as_str()))
 }
 
-fn gates_of(version: &str) -> Gates {
+/// What is allowed on this version, as in `v1.10.0`.
+pub fn gates_of(version: &str) -> Gates {
     let prestage = match parse(version) {
         Some(v) if WAITING.contains(&v) => PreStageGate::Needed,
         Some((1, minor, _)) if KNOWN_MINORS.contains(&minor) => PreStageGate::Useful,

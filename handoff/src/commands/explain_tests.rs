@@ -1,0 +1,145 @@
+use super::super::tests::{at, handoff};
+use super::*;
+use handoff_coordinator::api::Hold;
+use handoff_storage::VolumeState;
+
+fn subject() -> Subject {
+    Subject {
+        namespace: "shop".into(),
+        claim: "data-one".into(),
+        volume: Some("one".into()),
+        csi: Some((DRIVER.into(), "h-one".into())),
+    }
+}
+
+fn view() -> VolumeView {
+    serde_view(VolumeState::Detaching)
+}
+
+fn serde_view(state: VolumeState) -> VolumeView {
+    VolumeView {
+        state,
+        current_node: Some("a".into()),
+        wanted_node: None,
+        engine_running: false,
+        serving: false,
+        requests: vec![handoff_storage::AttachRequest {
+            id: "x".into(),
+            node: "b".into(),
+            workload: true,
+            ours: true,
+            satisfied: false,
+        }],
+        requests_version: "1".into(),
+        replicas: vec![handoff_storage::ReplicaView { node: "a".into(), running: true, failed: false }],
+    }
+}
+
+fn backup(state: BackupState, progress: u8) -> BackupView {
+    BackupView {
+        name: "b1".into(),
+        uid: "u1".into(),
+        resource_version: "1".into(),
+        state,
+        progress,
+        snapshot: "s1".into(),
+        target: "default".into(),
+        mode: "incremental".into(),
+        recurring_job: None,
+        replica_address: None,
+        error: (state == BackupState::Lost).then(|| "connection refused".to_owned()),
+        ended_at: None,
+        asked_at: None,
+        created: Some(at(-30)),
+        uploaded_bytes: None,
+    }
+}
+
+fn explain(handoff: Option<&VolumeHandoff>, backup: BackupView, now: i64) -> Explained {
+    explain_volume(&subject(), handoff, Some(&view()), &[backup], at(now))
+}
+
+#[test]
+fn what_holds_it_since_when_and_until_when() {
+    let mut held = handoff("one");
+    held.spec.hold = Some(Hold { since: at(-5), deadline: at(55) });
+    let page = explain(Some(&held), backup(BackupState::Running, 90), 15);
+    assert!(page.held[0].contains("pod db-0 is held since") && page.held[0].contains("20s ago"), "{}", page.held[0]);
+    assert!(page.held[0].contains(&format!("until {:.0} at most", at(55))), "{}", page.held[0]);
+    let page = explain(Some(&held), backup(BackupState::Running, 90), 65);
+    assert_eq!(page.held, ["Nothing holds it any more; its hold ended 10s ago."]);
+    let page = explain(Some(&handoff("one")), backup(BackupState::Running, 90), 65);
+    assert_eq!(page.held, ["Nothing holds it."]);
+}
+
+#[test]
+fn what_is_owed_and_what_comes_next() {
+    let page = explain(Some(&handoff("one")), backup(BackupState::Lost, 23), 20);
+    assert_eq!(
+        page.owed,
+        ["Backup b1 is owed since 20s ago: it was at 23 % when the move began, was made to run again 1 time(s): \
+          connection refused."]
+    );
+    assert_eq!(page.next[0], "The pod: moving from a to b.");
+    assert_eq!(page.next[1], "Backup b1 is tried again in 10s. At once: handoff resume");
+    // the wait is over
+    let page = explain(Some(&handoff("one")), backup(BackupState::Lost, 23), 31);
+    assert_eq!(page.next[1], "Backup b1 is made to run again once the volume is settled and the pod is ready.");
+    // half of it took 60 s
+    let page = explain(Some(&handoff("one")), backup(BackupState::Running, 50), 30);
+    assert_eq!(page.next[1], "Backup b1 uploads and ends by itself, in about 1m if it goes on as it did.");
+}
+
+#[test]
+fn what_is_over_says_how_it_ended() {
+    for (state, reason, wanted) in [
+        ("Completed", "", "Backup b1 is complete, after 1 resume(s)."),
+        ("Abandoned", "abandoned on request", "Backup b1 is no longer owed, Abandoned: abandoned on request."),
+        (
+            "Unrecoverable",
+            "its snapshot s1 is gone",
+            "Backup b1 is no longer owed, Unrecoverable: its snapshot s1 is gone.",
+        ),
+    ] {
+        let mut over = handoff("one");
+        let status = over.status.as_mut().unwrap();
+        status.resumes[0].state = serde_json::from_value(state.into()).unwrap();
+        status.resumes[0].reason = reason.into();
+        status.duration = "14.2s".into();
+        let page = explain(Some(&over), backup(BackupState::Lost, 23), 100);
+        assert_eq!(page.owed, [wanted]);
+        assert_eq!(page.next, ["Nothing more for the pod: it was ready after 14.2s."]);
+    }
+}
+
+#[test]
+fn every_statement_has_its_evidence() {
+    let page = explain(Some(&handoff("one")), backup(BackupState::Lost, 23), 20);
+    let evidence = page.evidence.iter().map(|e| format!("{}: {}", e.object, e.says)).collect::<Vec<_>>();
+    assert_eq!(
+        evidence[..2],
+        [
+            "volumes.longhorn.io h-one: Detaching on a, asked for on b (our pre-stage), good replicas on: a",
+            "backups.longhorn.io b1: Lost at 23 %: connection refused",
+        ]
+    );
+    assert!(evidence[2].starts_with("VolumeHandoff shop/one: Eviction of pod db-0 at "), "{}", evidence[2]);
+    assert_eq!(page.steps[1], Step { second: 2.0, what: "PodGone".into() });
+    let text = page.text();
+    assert!(
+        text.contains("\n  evidence  volumes.longhorn.io") && text.contains("\n  steps     +   0.0 s  Eviction"),
+        "{text}"
+    );
+}
+
+#[test]
+fn without_a_handoff_it_says_what_a_move_now_would_do() {
+    let page = explain(None, backup(BackupState::Running, 10), 0);
+    assert_eq!(page.held, ["Nothing holds it."]);
+    assert!(page.next[0].contains("backup b1 is recorded"), "{:?}", page.next);
+    let foreign = Subject { csi: Some(("other.example.net".into(), "h".into())), ..subject() };
+    let page = explain_volume(&foreign, None, None, &[], at(0));
+    assert_eq!(page.held, ["Not a Longhorn volume: Handoff leaves it alone."]);
+    let unbound = Subject { volume: None, csi: None, ..subject() };
+    assert!(explain_volume(&unbound, None, None, &[], at(0)).next[0].contains("no volume yet"));
+}

@@ -1,0 +1,451 @@
+//! `handoff uninstall`: withdraws what Handoff has put into the cluster at run time, so that deleting the manifests or the
+//! release afterwards leaves nothing behind and breaks no move. The order matters: first nobody asks us any more, then
+//! nobody of us acts any more, then what was written goes.
+
+use super::{
+    End,
+    connection::{Cluster, ClusterArgs},
+    installation, look,
+    output::{self, OutputArgs, Progress, Report, Tone, paint},
+};
+use anyhow::{Context, bail};
+use clap::Args;
+use handoff_coordinator::{
+    api::{GROUP, VolumeHandoff},
+    holds,
+};
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+    apps::v1::Deployment,
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Secret},
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use std::{fmt::Debug, time::Duration};
+use tokio::time::Instant;
+
+/// How long our replicas are given to end.
+const PATIENCE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(500);
+
+/// `handoff uninstall`.
+#[derive(Args, Debug)]
+pub struct UninstallArgs {
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Also while backups are owed: they stay as Longhorn left them, and nobody makes them complete.
+    #[arg(long)]
+    pub force: bool,
+    /// Say what would be withdrawn, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Name of our webhook configurations, mutating and validating.
+    #[arg(long, env = "HANDOFF_WEBHOOK_CONFIGURATION", default_value = "handoff")]
+    pub webhook_configuration: String,
+    /// Name of the Secret with the certificates.
+    #[arg(long, env = "HANDOFF_CERTS_SECRET", default_value = "handoff-certs")]
+    pub certs_secret: String,
+    /// How it is printed.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// What is withdrawn.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Uninstalled {
+    /// What stands in the way of it: backups that are owed.
+    pub owed: Vec<String>,
+    /// Refused because of them.
+    pub refused: bool,
+    /// Nothing was done.
+    pub dry_run: bool,
+    /// What is withdrawn, in this order.
+    pub steps: Vec<Step>,
+}
+
+/// One thing that is withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "what", rename_all = "camelCase")]
+pub enum Step {
+    /// The API server asks us no more.
+    MutatingWebhooks {
+        /// Name of the configuration.
+        name: String,
+    },
+    /// The API server asks us no more.
+    ValidatingWebhooks {
+        /// Name of the configuration.
+        name: String,
+    },
+    /// Our replicas end.
+    Replicas {
+        /// So many were wanted.
+        count: i32,
+    },
+    /// An attach request of ours that nobody has taken over.
+    PreStage {
+        /// Longhorn's volume.
+        volume: String,
+        /// The request.
+        ticket: String,
+        /// Its node.
+        node: String,
+    },
+    /// Who leads.
+    Lease,
+    /// Since when storage pods are held.
+    Holds,
+    /// Certificates that we have made.
+    Secret {
+        /// Its name.
+        name: String,
+    },
+    /// What was written down of a volume.
+    Handoff {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+}
+
+impl Step {
+    fn text(&self) -> String {
+        match self {
+            Self::MutatingWebhooks { name } => format!("MutatingWebhookConfiguration {name}"),
+            Self::ValidatingWebhooks { name } => format!("ValidatingWebhookConfiguration {name}"),
+            Self::Replicas { count } => format!("{count} replica(s) of Deployment {}", installation::NAME),
+            Self::PreStage { volume, node, .. } => format!("pre-stage of Longhorn volume {volume} on {node}"),
+            Self::Lease => format!("Lease {}", installation::NAME),
+            Self::Holds => format!("ConfigMap {}", holds::NAME),
+            Self::Secret { name } => format!("Secret {name}"),
+            Self::Handoff { namespace, name } => format!("VolumeHandoff {namespace}/{name}"),
+        }
+    }
+}
+
+/// Withdraws what is ours.
+pub async fn run(args: UninstallArgs) -> anyhow::Result<End> {
+    let cluster = args.cluster.connect().await?;
+    let handoffs = look::handoffs(&cluster, None).await;
+    // without the definition there is nothing of it
+    let handoffs = if crd_is_gone(&handoffs) { Vec::new() } else { handoffs? };
+    let owed = handoffs.iter().flat_map(owed_by).collect::<Vec<_>>();
+    let refused = !owed.is_empty() && !args.force;
+    let steps = find(&cluster, &args.webhook_configuration, &args.certs_secret, &handoffs).await?;
+    let report = Uninstalled { owed, refused, dry_run: args.dry_run, steps };
+    if !refused && !args.dry_run && !report.steps.is_empty() {
+        let list = report.steps.iter().map(|s| format!("  {}", s.text())).collect::<Vec<_>>().join("\n");
+        if !output::confirm(&format!("Withdraw from namespace {}:\n{list}\n?", cluster.handoff), args.yes)? {
+            bail!("not confirmed, nothing was done");
+        }
+        withdraw(&cluster, &report.steps).await?;
+    }
+    output::print(&report, args.output.output)?;
+    Ok(if refused { End::No } else { End::Yes })
+}
+
+fn crd_is_gone(handoffs: &anyhow::Result<Vec<VolumeHandoff>>) -> bool {
+    let error = handoffs.as_ref().err().and_then(|e| e.downcast_ref::<kube::Error>());
+    matches!(error, Some(kube::Error::Api(status)) if status.code == 404)
+}
+
+fn owed_by(handoff: &VolumeHandoff) -> Vec<String> {
+    let name = format!("{}/{}", handoff.namespace().unwrap_or_default(), handoff.name_any());
+    handoff.owed().map(|c| format!("backup {} of {name}", c.backup)).collect()
+}
+
+/// What there is to withdraw.
+async fn find(
+    cluster: &Cluster,
+    webhooks: &str,
+    secret: &str,
+    handoffs: &[VolumeHandoff],
+) -> anyhow::Result<Vec<Step>> {
+    let (client, own) = (&cluster.client, cluster.handoff.as_str());
+    let mut steps = Vec::new();
+    let name = webhooks.to_owned();
+    if get::<MutatingWebhookConfiguration>(&Api::all(client.clone()), webhooks).await?.is_some() {
+        steps.push(Step::MutatingWebhooks { name: name.clone() });
+    }
+    if get::<ValidatingWebhookConfiguration>(&Api::all(client.clone()), webhooks).await?.is_some() {
+        steps.push(Step::ValidatingWebhooks { name });
+    }
+    let deployment = get::<Deployment>(&Api::namespaced(client.clone(), own), installation::NAME).await?;
+    let count = deployment.map(|d| d.spec.replicas.unwrap_or(1)).filter(|count| *count > 0);
+    steps.extend(count.map(|count| Step::Replicas { count }));
+    steps.extend(prestages(cluster).await?);
+    if get::<Lease>(&Api::namespaced(client.clone(), own), installation::NAME).await?.is_some() {
+        steps.push(Step::Lease);
+    }
+    if get::<ConfigMap>(&Api::namespaced(client.clone(), own), holds::NAME).await?.is_some() {
+        steps.push(Step::Holds);
+    }
+    for name in [secret.to_owned(), format!("{secret}-scheduler")] {
+        let found = get::<Secret>(&Api::namespaced(client.clone(), own), &name).await?;
+        // one of cert-manager's would be made anew
+        let ours = |s: &Secret| s.labels().get("app.kubernetes.io/managed-by").is_some_and(|by| by == "handoff");
+        steps.extend(found.filter(ours).map(|_| Step::Secret { name }));
+    }
+    steps.extend(
+        handoffs.iter().map(|h| Step::Handoff { namespace: h.namespace().unwrap_or_default(), name: h.name_any() }),
+    );
+    Ok(steps)
+}
+
+async fn get<K>(api: &Api<K>, name: &str) -> anyhow::Result<Option<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    api.get_opt(name).await.with_context(|| format!("cannot read {} {name}", K::kind(&())))
+}
+
+fn attachments(cluster: &Cluster) -> Api<DynamicObject> {
+    let kind = ApiResource {
+        group: "longhorn.io".to_owned(),
+        version: "v1beta2".to_owned(),
+        api_version: "longhorn.io/v1beta2".to_owned(),
+        kind: "VolumeAttachment".to_owned(),
+        plural: "volumeattachments".to_owned(),
+    };
+    Api::namespaced_with(cluster.client.clone(), &cluster.longhorn, &kind)
+}
+
+/// Attach requests that carry our mark.
+async fn prestages(cluster: &Cluster) -> anyhow::Result<Vec<Step>> {
+    let list = match attachments(cluster).list(&ListParams::default()).await {
+        Ok(list) => list,
+        // Longhorn is gone
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
+        Err(error) => return Err(error).context("cannot list Longhorn's attach requests"),
+    };
+    let of = |object: &DynamicObject| {
+        let tickets = object.data.pointer("/spec/attachmentTickets").and_then(Value::as_object).cloned();
+        let ours = tickets.into_iter().flatten();
+        let ours = ours.filter(|(_, t)| t.pointer("/parameters/lastAttachedBy").and_then(Value::as_str) == Some(GROUP));
+        let steps = ours.map(|(ticket, t)| Step::PreStage {
+            volume: object.name_any(),
+            ticket,
+            node: t["nodeID"].as_str().unwrap_or_default().to_owned(),
+        });
+        steps.collect::<Vec<_>>()
+    };
+    Ok(list.items.iter().flat_map(of).collect())
+}
+
+async fn withdraw(cluster: &Cluster, steps: &[Step]) -> anyhow::Result<()> {
+    let (client, own) = (&cluster.client, cluster.handoff.as_str());
+    let mut progress = Progress::default();
+    for step in steps {
+        progress.say(&format!("withdrawing {}", step.text()));
+        let done = match step {
+            Step::MutatingWebhooks { name } => {
+                delete(&Api::<MutatingWebhookConfiguration>::all(client.clone()), name).await
+            }
+            Step::ValidatingWebhooks { name } => {
+                delete(&Api::<ValidatingWebhookConfiguration>::all(client.clone()), name).await
+            }
+            Step::Replicas { .. } => end_replicas(cluster, &mut progress).await,
+            Step::PreStage { volume, ticket, .. } => withdraw_prestage(cluster, volume, ticket).await,
+            Step::Lease => delete(&Api::<Lease>::namespaced(client.clone(), own), installation::NAME).await,
+            Step::Holds => delete(&Api::<ConfigMap>::namespaced(client.clone(), own), holds::NAME).await,
+            Step::Secret { name } => delete(&Api::<Secret>::namespaced(client.clone(), own), name).await,
+            Step::Handoff { namespace, name } => {
+                delete(&Api::<VolumeHandoff>::namespaced(client.clone(), namespace), name).await
+            }
+        };
+        done.with_context(|| format!("cannot withdraw {}; what came before is withdrawn, say it again", step.text()))?;
+    }
+    Ok(())
+}
+
+async fn delete<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    match api.delete(name, &DeleteParams::default()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Scales the Deployment to zero, and waits until no replica is left that could act.
+async fn end_replicas(cluster: &Cluster, progress: &mut Progress) -> anyhow::Result<()> {
+    let api = Api::<Deployment>::namespaced(cluster.client.clone(), &cluster.handoff);
+    let patch = json!({"spec": {"replicas": 0}});
+    api.patch(installation::NAME, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let deployment = api.get(installation::NAME).await?;
+        let seen = deployment.status.as_ref().and_then(|s| s.observed_generation) >= deployment.metadata.generation;
+        let left = deployment.status.as_ref().and_then(|s| s.replicas).unwrap_or(0);
+        let leader = installation::leader(cluster, Timestamp::now()).await?;
+        if seen && left == 0 && leader.is_none() {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            bail!("{left} replica(s) are still there, {} leads", leader.as_deref().unwrap_or("none of them"));
+        }
+        progress.say("waiting for the replicas to end");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Takes a request back, if it still carries our mark.
+async fn withdraw_prestage(cluster: &Cluster, volume: &str, ticket: &str) -> anyhow::Result<()> {
+    let path = format!("/spec/attachmentTickets/{}", ticket.replace('~', "~0").replace('/', "~1"));
+    let steps = serde_json::from_value(json!([
+        {"op": "test", "path": format!("{path}/parameters/lastAttachedBy"), "value": GROUP},
+        {"op": "remove", "path": path},
+    ]))
+    .context("cannot build the withdrawal")?;
+    match attachments(cluster).patch(volume, &PatchParams::default(), &Patch::Json::<()>(steps)).await {
+        Ok(_) => Ok(()),
+        // adopted, or gone
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 422) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Report for Uninstalled {
+    fn text(&self) -> String {
+        let mut lines = Vec::new();
+        if self.refused {
+            lines.push(paint(Tone::Bad, &format!("Refused: {} is owed.", self.owed.join(", "))));
+            lines
+                .push("Wait for it (handoff status --watch), abandon it (handoff abandon), or say --force.".to_owned());
+            return lines.join("\n");
+        }
+        if self.steps.is_empty() {
+            lines.push("There is nothing of ours to withdraw.".to_owned());
+        }
+        let what = if self.dry_run { "would withdraw" } else { "withdrawn" };
+        lines.extend(self.steps.iter().map(|s| format!("{what}: {}", s.text())));
+        lines.extend(
+            self.owed.iter().map(|owed| format!("{}: {owed}", paint(Tone::Doubtful, "no longer owed by anybody"))),
+        );
+        if !self.dry_run {
+            lines.push("Now remove the rest: kubectl delete -k deploy/kustomize, or helm uninstall.".to_owned());
+        }
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{fake::Api as Fake, tests::handoff};
+    use super::*;
+
+    const OWN: &str = "/api/v1/namespaces/handoff-system";
+    const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1";
+    const TICKETS: &str = "/apis/longhorn.io/v1beta2/namespaces/longhorn-system/volumeattachments";
+    const HANDOFF: &str = "/apis/volumehandoff.io/v1alpha1/namespaces/shop/volumehandoffs/one";
+
+    fn installed() -> Fake {
+        let api = Fake::default();
+        for kind in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
+            api.put_all(&format!("{WEBHOOKS}/{kind}"), ["handoff", "other"].map(|n| json!({"metadata": {"name": n}})));
+        }
+        api.put(
+            "/apis/apps/v1/namespaces/handoff-system/deployments/handoff",
+            json!({"metadata": {"name": "handoff", "generation": 1}, "status": {"observedGeneration": 1},
+                "spec": {"replicas": 2, "selector": {}, "template": {}}}),
+        );
+        let ticket = |by: &str| json!({"nodeID": "b", "type": "csi-attacher", "parameters": {"lastAttachedBy": by}});
+        api.put_all(TICKETS, [
+            json!({"metadata": {"name": "v1"}, "spec": {"attachmentTickets": {"ours": ticket(GROUP), "csi": ticket("")}}}),
+            json!({"metadata": {"name": "v2"}, "spec": {"attachmentTickets": {"csi": ticket("")}}}),
+        ]);
+        api.put(
+            "/apis/coordination.k8s.io/v1/namespaces/handoff-system/leases/handoff",
+            json!({
+            "metadata": {"name": "handoff"}, "spec": {"holderIdentity": ""}}),
+        );
+        api.put(&format!("{OWN}/configmaps/handoff-holds"), json!({"metadata": {"name": "handoff-holds"}}));
+        let secret =
+            |name: &str, by: &str| json!({"metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": by}}});
+        api.put_all(
+            &format!("{OWN}/secrets"),
+            [
+                secret("handoff-certs", "handoff"),
+                secret("handoff-certs-scheduler", "cert-manager"),
+                secret("other", "handoff"),
+            ],
+        );
+        api.put(HANDOFF, json!(handoff("one")));
+        api
+    }
+
+    #[tokio::test]
+    async fn what_is_ours_goes_in_the_right_order_and_nothing_else() {
+        let api = installed();
+        let cluster = api.cluster("shop");
+        let steps = find(&cluster, "handoff", "handoff-certs", &[handoff("one")]).await.unwrap();
+        assert_eq!(api.writes(), Vec::<String>::new(), "looking changes nothing");
+        withdraw(&cluster, &steps).await.unwrap();
+        let writes = api.writes();
+        let short = writes.iter().map(|w| w.rsplit('/').take(2).collect::<Vec<_>>().join(" of ")).collect::<Vec<_>>();
+        assert_eq!(
+            short,
+            [
+                "handoff of mutatingwebhookconfigurations",
+                "handoff of validatingwebhookconfigurations",
+                "handoff of deployments",
+                "v1 of volumeattachments",
+                "handoff of leases",
+                "handoff-holds of configmaps",
+                "handoff-certs of secrets",
+                "one of volumehandoffs",
+            ]
+        );
+        let tickets = api.get(&format!("{TICKETS}/v1")).unwrap()["spec"]["attachmentTickets"].clone();
+        assert_eq!(tickets.as_object().unwrap().keys().collect::<Vec<_>>(), ["csi"]);
+        assert!(find(&cluster, "handoff", "handoff-certs", &[]).await.unwrap().is_empty(), "nothing is left");
+        // again: what is gone already is no error
+        withdraw(&cluster, &steps[..2]).await.unwrap();
+        withdraw(&cluster, &steps[4..]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_that_csi_has_taken_over_meanwhile_stays() {
+        let api = installed();
+        let mut adopted = api.get(&format!("{TICKETS}/v1")).unwrap();
+        adopted["spec"]["attachmentTickets"]["ours"]["parameters"]["lastAttachedBy"] = json!("");
+        api.put(&format!("{TICKETS}/v1"), adopted.clone());
+        withdraw_prestage(&api.cluster("shop"), "v1", "ours").await.unwrap();
+        assert_eq!(api.get(&format!("{TICKETS}/v1")).unwrap()["spec"], adopted["spec"]);
+    }
+
+    #[tokio::test]
+    async fn a_step_that_fails_says_where_it_stopped() {
+        let api = installed();
+        let cluster = api.cluster("shop");
+        let steps = find(&cluster, "handoff", "handoff-certs", &[]).await.unwrap();
+        api.forbid("/apis/coordination.k8s.io/v1/namespaces/handoff-system/leases/handoff");
+        let error = format!("{:#}", withdraw(&cluster, &steps[3..]).await.unwrap_err());
+        assert!(error.contains("cannot withdraw Lease handoff") && error.contains("Forbidden"), "{error}");
+        assert_eq!(api.writes().len(), 1, "the pre-stage, which came before");
+    }
+
+    #[test]
+    fn what_is_owed_is_named() {
+        assert_eq!(owed_by(&handoff("one")), ["backup b1 of shop/one"]);
+        let report =
+            Uninstalled { owed: owed_by(&handoff("one")), refused: true, dry_run: false, steps: vec![Step::Lease] };
+        let text = report.text();
+        assert!(text.contains("backup b1 of shop/one is owed") && text.contains("--force"), "{text}");
+        assert!(!text.contains("withdrawn"), "{text}");
+    }
+}
