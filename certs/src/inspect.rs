@@ -52,6 +52,7 @@ pub fn verify(chain_pem: &str, bundle_pem: &str, at: Timestamp) -> Result<(), Er
 mod tests {
     use super::*;
     use crate::{CertsConfig, Material};
+    use jiff::SignedDuration;
 
     #[test]
     fn what_we_make_is_read_back_and_verified_by_its_own_ca_only() {
@@ -65,7 +66,10 @@ mod tests {
         assert!(inspect(&ours.bundle_pem()).unwrap()[0].is_ca);
         assert!(verify(&chain, &ours.bundle_pem(), now).is_ok());
         assert!(verify(&chain, &other.bundle_pem(), now).is_err(), "another CA");
-        assert!(verify(&chain, &ours.bundle_pem(), seen[0].not_after).is_err(), "expired");
+        assert!(
+            verify(&chain, &ours.bundle_pem(), seen[0].not_after + SignedDuration::from_secs(1)).is_err(),
+            "expired"
+        );
         assert!(inspect("no certificate").is_err() && verify(&chain, "", now).is_err());
     }
 }
