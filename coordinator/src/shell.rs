@@ -1,5 +1,4 @@
-//! The shell around the decision: observe, decide, write the journal, act. Only the lease holder gets past the first
-//! line of [`Coordinator::reconcile`].
+//! The shell around the decision: observe, decide, write, act. Only the leader gets past [`Coordinator::reconcile`]'s first line.
 
 use crate::{
     api::{Hold, Trigger, VolumeHandoff, VolumeHandoffStatus},
@@ -41,11 +40,10 @@ use tokio::sync::{Notify, Semaphore};
 
 /// How soon a volume is looked at again after a write of ours failed.
 const RETRY: Duration = Duration::from_secs(1);
-/// A look at a volume, with all that is written then, takes no longer than this: a connection that has died silently would
-/// keep a worker for a quarter of an hour. What was not done is found missing at the next look.
+/// A look at a volume, and all that is written then: a connection that died silently would keep a worker for 15 minutes.
+/// What was not done is found missing at the next look.
 const LOOK: Duration = Duration::from_secs(20);
-/// How long a replica leads before it takes back what nobody knows of: its caches have caught up with its predecessor
-/// by then.
+/// How long a replica leads before it takes back what nobody knows of: its caches are up to date by then.
 const REAP_FIRST: Duration = Duration::from_secs(5);
 /// How often after that.
 const REAP_EVERY: Duration = Duration::from_mins(1);
