@@ -26,7 +26,7 @@ demo: e2e-ready ## the main job, shown: three moves side by side on a real clust
 	tests/run demo
 
 .PHONY: test
-test: check apiserver-test e2e-ready ## everything: `make check`, a real API server, then real moves with Longhorn 1.10.0 and 1.8.0
+test: check e2e-ready ## everything: `make check`, then real moves on real clusters with Longhorn 1.10.0 and 1.8.0
 	tests/run ci
 
 .PHONY: check
