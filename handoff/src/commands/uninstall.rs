@@ -10,10 +10,8 @@ use super::{
 };
 use anyhow::{Context, bail};
 use clap::Args;
-use handoff_coordinator::{
-    api::{GROUP, VolumeHandoff},
-    holds,
-};
+use handoff_coordinator::{api::VolumeHandoff, holds};
+use handoff_storage::longhorn;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
@@ -23,10 +21,10 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{fmt::Debug, time::Duration};
 use tokio::time::Instant;
 
@@ -211,37 +209,11 @@ where
     api.get_opt(name).await.with_context(|| format!("cannot read {} {name}", K::kind(&())))
 }
 
-fn attachments(cluster: &Cluster) -> Api<DynamicObject> {
-    let kind = ApiResource {
-        group: "longhorn.io".to_owned(),
-        version: "v1beta2".to_owned(),
-        api_version: "longhorn.io/v1beta2".to_owned(),
-        kind: "VolumeAttachment".to_owned(),
-        plural: "volumeattachments".to_owned(),
-    };
-    Api::namespaced_with(cluster.client.clone(), &cluster.longhorn, &kind)
-}
-
 /// Attach requests that carry our mark.
 async fn prestages(cluster: &Cluster) -> anyhow::Result<Vec<Step>> {
-    let list = match attachments(cluster).list(&ListParams::default()).await {
-        Ok(list) => list,
-        // Longhorn is gone
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
-        Err(error) => return Err(error).context("cannot list Longhorn's attach requests"),
-    };
-    let of = |object: &DynamicObject| {
-        let tickets = object.data.pointer("/spec/attachmentTickets").and_then(Value::as_object).cloned();
-        let ours = tickets.into_iter().flatten();
-        let ours = ours.filter(|(_, t)| t.pointer("/parameters/lastAttachedBy").and_then(Value::as_str) == Some(GROUP));
-        let steps = ours.map(|(ticket, t)| Step::PreStage {
-            volume: object.name_any(),
-            ticket,
-            node: t["nodeID"].as_str().unwrap_or_default().to_owned(),
-        });
-        steps.collect::<Vec<_>>()
-    };
-    Ok(list.items.iter().flat_map(of).collect())
+    let found = longhorn::prestages(&cluster.client, &cluster.longhorn).await;
+    let found = found.context("cannot list Longhorn's attach requests")?;
+    Ok(found.into_iter().map(|(volume, ticket, node)| Step::PreStage { volume, ticket, node }).collect())
 }
 
 async fn withdraw(cluster: &Cluster, steps: &[Step]) -> anyhow::Result<()> {
@@ -303,20 +275,10 @@ async fn end_replicas(cluster: &Cluster, progress: &mut Progress) -> anyhow::Res
     }
 }
 
-/// Takes a request back, if it still carries our mark.
+/// Takes a request back, if it still carries our mark. One that is adopted or gone is none of ours any more.
 async fn withdraw_prestage(cluster: &Cluster, volume: &str, ticket: &str) -> anyhow::Result<()> {
-    let path = format!("/spec/attachmentTickets/{}", ticket.replace('~', "~0").replace('/', "~1"));
-    let steps = serde_json::from_value(json!([
-        {"op": "test", "path": format!("{path}/parameters/lastAttachedBy"), "value": GROUP},
-        {"op": "remove", "path": path},
-    ]))
-    .context("cannot build the withdrawal")?;
-    match attachments(cluster).patch(volume, &PatchParams::default(), &Patch::Json::<()>(steps)).await {
-        Ok(_) => Ok(()),
-        // adopted, or gone
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 422) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    longhorn::withdraw(&cluster.client, &cluster.longhorn, volume, ticket).await?;
+    Ok(())
 }
 
 impl Report for Uninstalled {
@@ -347,6 +309,7 @@ impl Report for Uninstalled {
 mod tests {
     use super::super::{fake::Api as Fake, tests::handoff};
     use super::*;
+    use handoff_coordinator::api::GROUP;
 
     const OWN: &str = "/api/v1/namespaces/handoff-system";
     const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1";

@@ -223,7 +223,7 @@ impl StorageManager for Longhorn {
 
     fn withdraw_prestage(&self, handle: &str, node: &str) -> BoxFuture<'_, Result<bool, StorageError>> {
         let (handle, node) = (handle.to_owned(), node.to_owned());
-        Box::pin(async move { ticket::withdraw(&self.api(), &handle, &node).await })
+        Box::pin(async move { ticket::withdraw(&self.api(), &handle, &ticket::id(&handle, &node)).await })
     }
 
     fn probe(&self, backup: &str, now: Timestamp) -> BoxFuture<'_, Result<(), StorageError>> {
@@ -235,6 +235,16 @@ impl StorageManager for Longhorn {
         let (backup, version, node) = (backup.to_owned(), resource_version.to_owned(), node.to_owned());
         Box::pin(async move { resume::reset(&self.api(), &backup, &version, &node).await })
     }
+}
+
+/// Our pre-stages that nobody has adopted, of a Longhorn that nobody watches: (volume, ticket, node).
+pub async fn prestages(client: &Client, namespace: &str) -> Result<Vec<(String, String, String)>, StorageError> {
+    ticket::list(&Api::namespaced(client.clone(), namespace)).await
+}
+
+/// Takes the request of this id back, if it still is ours. `false`: adopted or gone.
+pub async fn withdraw(client: &Client, namespace: &str, volume: &str, ticket: &str) -> Result<bool, StorageError> {
+    ticket::withdraw(&Api::namespaced(client.clone(), namespace), volume, ticket).await
 }
 
 /// Turns an API error into ours.

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::StorageError;
 use kube::{
-    Api,
-    api::{Patch, PatchParams},
+    Api, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -103,9 +103,25 @@ pub async fn send(api: &Api<Attachment>, volume: &str, patch: serde_json::Value)
     sent.map(drop).map_err(|e| api_error(format!("pre-stage of volume {volume}"), e))
 }
 
-/// Removes our ticket in one step with the check that it still is ours. `false`: adopted or gone.
-pub async fn withdraw(api: &Api<Attachment>, volume: &str, node: &str) -> Result<bool, StorageError> {
-    let path = format!("/spec/attachmentTickets/{}", id(volume, node));
+/// All pre-stages that were not adopted, asked for at the API server: (volume, ticket, node). Without Longhorn's
+/// definitions there are none.
+pub async fn list(api: &Api<Attachment>) -> Result<Vec<(String, String, String)>, StorageError> {
+    let list = match api.list(&ListParams::default()).await {
+        Ok(list) => list,
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
+        Err(source) => return Err(api_error("list of attach requests".to_owned(), source)),
+    };
+    let of = |object: Attachment| {
+        let volume = object.name_any();
+        let ours = object.spec.attachment_tickets.into_iter().filter(|(_, ticket)| is_ours(ticket));
+        ours.map(|(id, ticket)| (volume.clone(), id, ticket.node_id)).collect::<Vec<_>>()
+    };
+    Ok(list.items.into_iter().flat_map(of).collect())
+}
+
+/// Removes the ticket of this id in one step with the check that it still is ours. `false`: adopted or gone.
+pub async fn withdraw(api: &Api<Attachment>, volume: &str, id: &str) -> Result<bool, StorageError> {
+    let path = format!("/spec/attachmentTickets/{}", id.replace('~', "~0").replace('/', "~1"));
     let steps = json!([
         {"op": "test", "path": format!("{path}/parameters/lastAttachedBy"), "value": MARK},
         {"op": "remove", "path": path},
