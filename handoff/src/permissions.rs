@@ -16,15 +16,44 @@ const SOON: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Permission {
     /// API group; empty for the core group.
-    group: String,
+    pub group: String,
     /// Plural, with the subresource behind a slash if there is one.
-    resource: String,
+    pub resource: String,
     /// Verb.
-    verb: String,
+    pub verb: String,
     /// Name of the one object; empty for all.
     name: String,
     /// The namespace; empty for all of them, and for what is in none.
-    namespace: String,
+    pub namespace: String,
+}
+
+impl Permission {
+    /// It is for one object only.
+    pub fn is_named(&self) -> bool {
+        !self.name.is_empty()
+    }
+
+    /// Verb, resource, group and namespace, in short.
+    pub fn text(&self) -> String {
+        let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
+        let place = if self.namespace.is_empty() { String::new() } else { format!(" in {}", self.namespace) };
+        format!("{} {}{group}{place}", self.verb, self.resource)
+    }
+
+    /// As an authorizer is asked about it.
+    pub fn attributes(&self) -> ResourceAttributes {
+        let (resource, subresource) = self.resource.split_once('/').unwrap_or((&self.resource, ""));
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        ResourceAttributes {
+            group: Some(self.group.clone()),
+            resource: some(resource),
+            subresource: some(subresource),
+            verb: some(&self.verb),
+            name: some(&self.name),
+            namespace: some(&self.namespace),
+            ..ResourceAttributes::default()
+        }
+    }
 }
 
 impl fmt::Display for Permission {
@@ -90,41 +119,52 @@ const LONGHORN: &[Rule] = &[
     rule("longhorn.io", &["volumeattachments", "backups", "backups/status"], &["patch"]),
 ];
 
+/// What is needed whatever makes the certificates.
+pub fn always(own: &str, longhorn: &str) -> BTreeSet<Permission> {
+    let mut all = BTreeSet::new();
+    EVERYWHERE.iter().for_each(|r| add(&mut all, r, "", ""));
+    LONGHORN.iter().for_each(|r| add(&mut all, r, longhorn, ""));
+    add(&mut all, &rule("", &["configmaps"], &["create"]), own, "");
+    add(&mut all, &rule("", &["configmaps"], &["get", "list", "watch", "patch"]), own, "handoff-holds");
+    add(&mut all, &rule("coordination.k8s.io", &["leases"], &["create"]), own, "");
+    add(&mut all, &rule("coordination.k8s.io", &["leases"], &["get", "update"]), own, "handoff");
+    all
+}
+
 /// All that is needed with these flags.
 pub fn needed(args: &ServeArgs) -> BTreeSet<Permission> {
-    let mut all = BTreeSet::new();
-    let (own, longhorn) = (args.namespace.as_str(), args.longhorn_namespace.as_str());
-    let mut add = |rule: &Rule, namespace: &str, name: &str| {
-        for (resource, verb) in rule.resources.iter().flat_map(|r| rule.verbs.iter().map(move |v| (r, v))) {
-            all.insert(Permission {
-                group: rule.group.to_owned(),
-                resource: (*resource).to_owned(),
-                verb: (*verb).to_owned(),
-                name: name.to_owned(),
-                namespace: namespace.to_owned(),
-            });
-        }
-    };
-    EVERYWHERE.iter().for_each(|r| add(r, "", ""));
-    LONGHORN.iter().for_each(|r| add(r, longhorn, ""));
-    add(&rule("", &["configmaps"], &["create"]), own, "");
-    add(&rule("", &["configmaps"], &["get", "list", "watch", "patch"]), own, "handoff-holds");
-    add(&rule("coordination.k8s.io", &["leases"], &["create"]), own, "");
-    add(&rule("coordination.k8s.io", &["leases"], &["get", "update"]), own, "handoff");
+    let own = args.namespace.as_str();
+    let mut all = always(own, &args.longhorn_namespace);
     let configurations = &["validatingwebhookconfigurations", "mutatingwebhookconfigurations"];
-    add(&rule("admissionregistration.k8s.io", configurations, &["get"]), "", &args.webhook_configuration);
+    let mut certificates = |group, resources, verbs, namespace: &str, name: &str| {
+        add(&mut all, &rule(group, resources, verbs), namespace, name);
+    };
+    let webhooks = args.webhook_configuration.as_str();
+    certificates("admissionregistration.k8s.io", configurations, &["get"], "", webhooks);
     match args.certificates {
         Source::Own => {
-            add(&rule("admissionregistration.k8s.io", configurations, &["patch"]), "", &args.webhook_configuration);
-            add(&rule("", &["secrets"], &["create"]), own, "");
+            certificates("admissionregistration.k8s.io", configurations, &["patch"], "", webhooks);
+            certificates("", &["secrets"], &["create"], own, "");
             for secret in [&args.certs_secret, &format!("{}-scheduler", args.certs_secret)] {
-                add(&rule("", &["secrets"], &["get", "update"]), own, secret);
+                certificates("", &["secrets"], &["get", "update"], own, secret);
             }
         }
-        Source::CertManager => add(&rule("", &["secrets"], &["get"]), own, &args.certs_secret),
+        Source::CertManager => certificates("", &["secrets"], &["get"], own, &args.certs_secret),
         Source::Files(_) => {}
     }
     all
+}
+
+fn add(all: &mut BTreeSet<Permission>, rule: &Rule, namespace: &str, name: &str) {
+    for (resource, verb) in rule.resources.iter().flat_map(|r| rule.verbs.iter().map(move |v| (r, v))) {
+        all.insert(Permission {
+            group: rule.group.to_owned(),
+            resource: (*resource).to_owned(),
+            verb: (*verb).to_owned(),
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+        });
+    }
 }
 
 /// Names what is missing once, and once more when it is back.
@@ -167,20 +207,9 @@ async fn missing(client: &Client, needed: &BTreeSet<Permission>) -> Result<BTree
 }
 
 fn review(permission: &Permission) -> SelfSubjectAccessReview {
-    let (resource, subresource) = permission.resource.split_once('/').unwrap_or((&permission.resource, ""));
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let attributes = ResourceAttributes {
-        group: Some(permission.group.clone()),
-        resource: some(resource),
-        subresource: some(subresource),
-        verb: some(&permission.verb),
-        name: some(&permission.name),
-        namespace: some(&permission.namespace),
-        ..ResourceAttributes::default()
-    };
     SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(attributes),
+            resource_attributes: Some(permission.attributes()),
             ..SelfSubjectAccessReviewSpec::default()
         },
         ..SelfSubjectAccessReview::default()

@@ -1,70 +1,16 @@
 //! What Handoff's account may do, asked of the API server's own authorizer.
 
 use super::{Check, State};
-use crate::commands::{connection::Cluster, installation};
+use crate::{
+    commands::{connection::Cluster, installation},
+    permissions::{self, Permission},
+};
 use futures::{StreamExt, stream};
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::{Api, api::PostParams};
 
 /// Questions asked at the same time.
 const AT_ONCE: usize = 16;
-
-/// Where a right counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// In the whole cluster.
-    Everywhere,
-    /// In Longhorn's namespace.
-    Longhorn,
-    /// In Handoff's namespace.
-    Own,
-}
-
-/// Rights: place, group, resources, verbs.
-type Right = (Place, &'static str, &'static [&'static str], &'static [&'static str]);
-
-const LOOK: &[&str] = &["get", "list", "watch"];
-
-/// What is needed whatever makes the certificates; as in deploy/kustomize/rbac.yaml.
-const RIGHTS: &[Right] = &[
-    (Place::Everywhere, "", &["pods", "persistentvolumeclaims", "persistentvolumes", "nodes", "namespaces"], LOOK),
-    (Place::Everywhere, "", &["pods"], &["patch"]),
-    (Place::Everywhere, "storage.k8s.io", &["csinodes", "storageclasses", "volumeattachments"], LOOK),
-    (Place::Everywhere, "storage.k8s.io", &["volumeattachments"], &["patch", "delete"]),
-    (Place::Everywhere, "events.k8s.io", &["events"], &["create", "patch"]),
-    (Place::Everywhere, "volumehandoff.io", &["volumehandoffs"], LOOK),
-    (Place::Everywhere, "volumehandoff.io", &["volumehandoffs"], &["create", "update", "patch", "delete"]),
-    (Place::Everywhere, "volumehandoff.io", &["volumehandoffs/status"], &["get", "update", "patch"]),
-    (
-        Place::Longhorn,
-        "longhorn.io",
-        &[
-            "volumes",
-            "engines",
-            "replicas",
-            "volumeattachments",
-            "backups",
-            "snapshots",
-            "nodes",
-            "instancemanagers",
-            "engineimages",
-            "settings",
-        ],
-        LOOK,
-    ),
-    (Place::Longhorn, "longhorn.io", &["volumeattachments", "backups", "backups/status"], &["patch"]),
-    (Place::Own, "", &["configmaps"], &["create"]),
-    (Place::Own, "coordination.k8s.io", &["leases"], &["create"]),
-];
-
-/// One question.
-#[derive(Clone, Debug)]
-struct Question {
-    namespace: Option<String>,
-    group: &'static str,
-    resource: &'static str,
-    verb: &'static str,
-}
 
 /// Asks for each right.
 pub async fn look(cluster: &Cluster) -> Vec<Check> {
@@ -97,52 +43,24 @@ pub async fn look(cluster: &Cluster) -> Vec<Check> {
     vec![Check::new(NAME, state, says, "apply deploy/kustomize/rbac.yaml")]
 }
 
-fn questions(cluster: &Cluster) -> Vec<Question> {
-    let of = |(place, group, resources, verbs): &Right| {
-        let namespace = match place {
-            Place::Everywhere => None,
-            Place::Longhorn => Some(cluster.longhorn.clone()),
-            Place::Own => Some(cluster.handoff.clone()),
-        };
-        let (group, verbs) = (*group, *verbs);
-        let each = resources.iter().flat_map(move |&resource| {
-            let namespace = namespace.clone();
-            verbs.iter().map(move |&verb| Question { namespace: namespace.clone(), group, resource, verb })
-        });
-        each.collect::<Vec<_>>()
-    };
-    RIGHTS.iter().flat_map(of).collect()
+/// What is needed whatever makes the certificates, on objects of any name. Events are written through events.k8s.io; the
+/// same right in the old group is for old API servers.
+fn questions(cluster: &Cluster) -> impl Iterator<Item = Permission> + use<> {
+    let old_events = |p: &Permission| p.group.is_empty() && p.resource == "events";
+    let always = permissions::always(&cluster.handoff, &cluster.longhorn).into_iter();
+    always.filter(move |p| !p.is_named() && !old_events(p))
 }
 
-fn review(namespace: &str, account: &str, question: &Question) -> SubjectAccessReview {
-    let (resource, subresource) = match question.resource.split_once('/') {
-        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
-        None => (question.resource, None),
-    };
+fn review(namespace: &str, account: &str, question: &Permission) -> SubjectAccessReview {
     let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), "system:authenticated"];
     SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(format!("system:serviceaccount:{namespace}:{account}")),
             groups: Some(groups.map(ToOwned::to_owned).to_vec()),
-            resource_attributes: Some(ResourceAttributes {
-                namespace: question.namespace.clone(),
-                group: Some(question.group.to_owned()),
-                resource: Some(resource.to_owned()),
-                subresource,
-                verb: Some(question.verb.to_owned()),
-                ..ResourceAttributes::default()
-            }),
+            resource_attributes: Some(question.attributes()),
             ..SubjectAccessReviewSpec::default()
         },
         ..SubjectAccessReview::default()
-    }
-}
-
-impl Question {
-    fn text(&self) -> String {
-        let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
-        let place = self.namespace.as_ref().map(|n| format!(" in {n}")).unwrap_or_default();
-        format!("{} {}{group}{place}", self.verb, self.resource)
     }
 }
 
@@ -179,9 +97,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_rights_are_those_that_are_deployed() {
-        let asked = questions(&Fake::default().cluster("x"))
-            .into_iter()
-            .map(|q| (q.namespace.unwrap_or_default(), q.group.to_owned(), q.resource.to_owned(), q.verb.to_owned()));
+        let asked = questions(&Fake::default().cluster("x")).map(|q| (q.namespace, q.group, q.resource, q.verb));
         let mut granted = granted();
         // Events are written through events.k8s.io; the same right in the old group is for old API servers
         granted.retain(|(_, group, resource, _)| !(group.is_empty() && resource == "events"));
