@@ -263,8 +263,7 @@ impl Metrics {
         after: &VolumeHandoffStatus,
         now: Timestamp,
     ) {
-        let same_move = before.move_started_at == after.move_started_at;
-        if !same_move {
+        if before.move_started_at != after.move_started_at {
             self.started.get_or_create(&ByTrigger { trigger: spec.trigger.as_str() }).inc();
         }
         for (status, outcome) in MoveOutcome::ended(before, after) {
@@ -276,7 +275,12 @@ impl Metrics {
             }
         }
         self.prestage(before, after, now);
-        self.phases(spec, if same_move { Some(before) } else { None }, after);
+        let ended = phases::ended(spec, before, after);
+        let phases = ended.phases.into_iter();
+        let backups = ended.backups.into_iter().map(|(_, since, until)| (Phase::Resume, since, until));
+        for (phase, since, until) in phases.chain(backups) {
+            self.phase(phase, until.duration_since(since).unsigned_abs());
+        }
         self.resumes(spec, before, after);
     }
 
@@ -296,24 +300,6 @@ impl Metrics {
             Some(PreStageOutcome::Withdrawn) => "withdrawn",
         };
         self.prestages.get_or_create(&ByOutcome { outcome }).inc();
-    }
-
-    fn phases(&self, spec: &VolumeHandoffSpec, before: Option<&VolumeHandoffStatus>, after: &VolumeHandoffStatus) {
-        let of = |status: &VolumeHandoffStatus| phases::of_move(spec.hold, spec.triggered_at, &status.timeline);
-        let known = before.map(of).unwrap_or_default();
-        for span in of(after).into_iter().filter(|s| s.phase != Phase::Resume) {
-            let was_over = known.iter().any(|k| k.phase == span.phase && k.until.is_some());
-            if let Some(took) = span.took().filter(|_| !was_over) {
-                self.phase(span.phase, took.unsigned_abs());
-            }
-        }
-        // each backup by itself
-        let over =
-            |s: &VolumeHandoffStatus, b: &str| phases::cuts(&s.timeline).any(|c| c.backup == b && c.until.is_some());
-        for cut in phases::cuts(&after.timeline) {
-            let Some(until) = cut.until.filter(|_| !before.is_some_and(|s| over(s, cut.backup))) else { continue };
-            self.phase(Phase::Resume, until.duration_since(cut.since).unsigned_abs());
-        }
     }
 
     fn resumes(&self, spec: &VolumeHandoffSpec, before: &VolumeHandoffStatus, after: &VolumeHandoffStatus) {

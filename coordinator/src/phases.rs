@@ -1,7 +1,7 @@
 //! A move in phases, read from the steps in its journal: what figures, traces and the page of moves have in common.
 
-use crate::api::{Hold, Step};
-use jiff::{SignedDuration, Timestamp};
+use crate::api::{Hold, Step, VolumeHandoffSpec, VolumeHandoffStatus};
+use jiff::Timestamp;
 
 /// A phase of a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,11 +56,6 @@ impl Span {
     fn new(phase: Phase, since: Timestamp, until: Option<Timestamp>) -> Self {
         // steps are seen in the order in which caches show them
         Self { phase, since, until: until.map(|at| at.max(since)) }
-    }
-
-    /// How long it took, if it is over.
-    pub fn took(&self) -> Option<SignedDuration> {
-        self.until.map(|at| at.duration_since(self.since))
     }
 }
 
@@ -117,6 +112,31 @@ pub fn of_move(hold: Option<Hold>, started: Timestamp, timeline: &[Step]) -> Vec
     }
     spans.push(Span::new(Phase::Total, started, ready));
     spans
+}
+
+/// What of a move has ended between two journals of it: its phases, and each interrupted backup by itself instead of
+/// their common phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended<'a> {
+    /// Phase, beginning, end; never [`Phase::Resume`].
+    pub phases: Vec<(Phase, Timestamp, Timestamp)>,
+    /// Backup, when it was seen lost, when it was safe or given up.
+    pub backups: Vec<(&'a str, Timestamp, Timestamp)>,
+}
+
+/// What has ended between `before` and `after`. A journal that is about another move says nothing of this one.
+pub fn ended<'a>(spec: &VolumeHandoffSpec, before: &VolumeHandoffStatus, after: &'a VolumeHandoffStatus) -> Ended<'a> {
+    let known = if before.move_started_at == after.move_started_at { before.timeline.as_slice() } else { &[] };
+    let of = |timeline: &[Step]| of_move(spec.hold, spec.triggered_at, timeline);
+    let old = of(known);
+    let was_over = |phase: Phase| old.iter().any(|k| k.phase == phase && k.until.is_some());
+    let phases = of(&after.timeline).into_iter().filter(|s| s.phase != Phase::Resume && !was_over(s.phase));
+    let was_cut = |backup: &str| cuts(known).any(|c| c.backup == backup && c.until.is_some());
+    let backups = cuts(&after.timeline).filter(|cut| !was_cut(cut.backup));
+    Ended {
+        phases: phases.filter_map(|s| Some((s.phase, s.since, s.until?))).collect(),
+        backups: backups.filter_map(|c| Some((c.backup, c.since, c.until?))).collect(),
+    }
 }
 
 #[cfg(test)]

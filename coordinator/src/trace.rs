@@ -126,24 +126,16 @@ pub fn ended(
     now: Timestamp,
 ) -> Vec<Span> {
     let Some(uid) = handoff.metadata.uid.as_deref() else { return Vec::new() };
-    let (spec, same_move) = (&handoff.spec, before.move_started_at == after.move_started_at);
-    let trace = Trace::of_move(uid, spec.triggered_at);
-    let mut spans = Vec::new();
-    let of = |status: &VolumeHandoffStatus| phases::of_move(spec.hold, spec.triggered_at, &status.timeline);
-    let known = if same_move { of(before) } else { Vec::new() };
-    for span in of(after).into_iter().filter(|s| !matches!(s.phase, Phase::Resume | Phase::Total)) {
-        let was_over = known.iter().any(|k| k.phase == span.phase && k.until.is_some());
-        if let Some(until) = span.until.filter(|_| !was_over) {
-            spans.push(trace.part(span.phase.as_str(), span.since, until, &[]));
-        }
-    }
-    let old = if same_move { before.timeline.as_slice() } else { &[] };
-    let was_over = |backup: &str| phases::cuts(old).any(|c| c.backup == backup && c.until.is_some());
-    for cut in phases::cuts(&after.timeline) {
-        let Some(until) = cut.until.filter(|_| !was_over(cut.backup)) else { continue };
-        let resume = after.resumes.iter().find(|r| r.backup == cut.backup);
-        let span = trace.part(Phase::Resume.as_str(), cut.since, until, cut.backup.as_bytes());
-        let span = span.with("handoff.backup", cut.backup);
+    let trace = Trace::of_move(uid, handoff.spec.triggered_at);
+    let ended = phases::ended(&handoff.spec, before, after);
+    // the move itself is the whole
+    let parts = ended.phases.into_iter().filter(|(phase, ..)| *phase != Phase::Total);
+    let mut spans =
+        parts.map(|(phase, since, until)| trace.part(phase.as_str(), since, until, &[])).collect::<Vec<_>>();
+    for (backup, since, until) in ended.backups {
+        let resume = after.resumes.iter().find(|r| r.backup == backup);
+        let span = trace.part(Phase::Resume.as_str(), since, until, backup.as_bytes());
+        let span = span.with("handoff.backup", backup);
         spans.push(match resume {
             Some(r) => span.with("handoff.state", r.state.as_str()).with("handoff.attempts", r.attempts.to_string()),
             None => span,
