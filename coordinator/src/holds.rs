@@ -34,9 +34,8 @@ impl Cached<Denied> for ConfigMap {
 
     fn put(self, store: &mut Denied) -> Vec<()> {
         if self.metadata.name.as_deref() == Some(NAME) {
+            store.since = first_denials(&self).collect();
             store.object = Some(ObjectKey::new(self.metadata.namespace.unwrap_or_default(), NAME));
-            let entries = self.data.unwrap_or_default().into_iter();
-            store.since = entries.filter_map(|(uid, at)| Some((uid, at.parse().ok()?))).collect();
         }
         Vec::new()
     }
@@ -90,7 +89,7 @@ impl Holds {
 
     /// All first denials, by pod UID, from memory: those of all replicas, and our own until the cache shows them.
     pub(crate) fn all(&self) -> HashMap<String, Timestamp> {
-        let mut all = self.ours.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut all = lock(&self.ours).clone();
         all.extend(self.cache.read().since.iter().map(|(uid, since)| (uid.clone(), *since)));
         all
     }
@@ -136,7 +135,7 @@ impl Holds {
                     if known.map(|(at, since)| *at = since).count() == wanted.len() {
                         return Ok(wanted);
                     }
-                    let patch = first_denials(&map, &wanted, hold, now);
+                    let patch = adding(&map, &wanted, hold, now);
                     self.api.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
                 }
                 None => self.api.create(&PostParams::default(), &new_map(&wanted)).await.map(drop),
@@ -165,6 +164,11 @@ pub fn released(now: Timestamp) -> Timestamp {
     now - LONGEST_HOLD
 }
 
+/// Pod UID and first denial, as written down; what cannot be read is left out.
+pub fn first_denials(map: &ConfigMap) -> impl Iterator<Item = (String, Timestamp)> {
+    map.data.iter().flatten().filter_map(|(uid, at)| Some((uid.clone(), at.parse().ok()?)))
+}
+
 fn is_old(since: Timestamp, hold: SignedDuration, now: Timestamp) -> bool {
     now.duration_since(since) >= hold + KEEP_AFTER
 }
@@ -182,7 +186,7 @@ fn new_map(denials: &Denials) -> ConfigMap {
 }
 
 /// Adds these and takes out the old ones and those that cannot be read, if nobody changed the object meanwhile.
-fn first_denials(map: &ConfigMap, denials: &Denials, hold: SignedDuration, now: Timestamp) -> Value {
+fn adding(map: &ConfigMap, denials: &Denials, hold: SignedDuration, now: Timestamp) -> Value {
     let kept = |at: &String| at.parse().is_ok_and(|since| !is_old(since, hold, now));
     let gone = map.data.iter().flatten().filter(|(_, at)| !kept(at)).map(|(uid, _)| (uid.clone(), Value::Null));
     let mut data = gone.collect::<Map<String, Value>>();
@@ -205,7 +209,7 @@ mod tests {
         data.insert("old".into(), (now - SignedDuration::from_mins(12)).to_string());
         data.insert("broken".into(), "yesterday".into());
         assert_eq!(
-            first_denials(&map, &one("new", now), hold, now),
+            adding(&map, &one("new", now), hold, now),
             json!({"metadata": {"resourceVersion": "7"},
                 "data": {"old": null, "broken": null, "new": now.to_string()}})
         );

@@ -4,8 +4,10 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueHint};
 use jiff::SignedDuration;
 use kube::{
-    Client, Config,
+    Api, Client, Config, Resource,
+    api::{ApiResource, DynamicObject},
     config::{KubeConfigOptions, Kubeconfig},
+    core::NamespaceResourceScope,
 };
 use std::path::PathBuf;
 
@@ -72,6 +74,31 @@ pub struct Cluster {
     pub longhorn: String,
     /// Namespace of Handoff.
     pub handoff: String,
+}
+
+impl Cluster {
+    /// The objects of one kind in a namespace, or in all of them.
+    pub fn objects<K>(&self, namespace: Option<&str>) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    /// Longhorn's objects of one kind, as they are.
+    pub fn longhorn_objects(&self, kind: &str, plural: &str) -> Api<DynamicObject> {
+        let kind = ApiResource {
+            group: "longhorn.io".to_owned(),
+            version: "v1beta2".to_owned(),
+            api_version: "longhorn.io/v1beta2".to_owned(),
+            kind: kind.to_owned(),
+            plural: plural.to_owned(),
+        };
+        Api::namespaced_with(self.client.clone(), &self.longhorn, &kind)
+    }
 }
 
 impl ClusterArgs {

@@ -7,22 +7,18 @@ use super::{
     look::Look,
     output::relative,
     release::storage_holds,
-    subject::Subject,
+    subject::{self, Subject},
 };
-use anyhow::Context;
 use handoff_coordinator::api::VolumeHandoff;
 use handoff_storage::StorageManager;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::ResourceExt;
 
 /// Explains a node.
 pub async fn explain(cluster: &Cluster, name: &str, now: Timestamp) -> anyhow::Result<Explanation> {
-    let node = Api::<Node>::all(cluster.client.clone()).get_opt(name).await.context("cannot read nodes")?;
-    let node = node.with_context(|| format!("there is no node {name}"))?;
-    let params = ListParams::default().fields(&format!("spec.nodeName={name}"));
-    let mut pods = Api::<Pod>::all(cluster.client.clone()).list(&params).await.context("cannot list pods")?.items;
-    pods.retain(|p| p.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some(name)));
+    let node = subject::node(cluster, name).await?;
+    let pods = subject::pods_on(cluster, name).await?;
     let held = storage_holds(cluster).await?;
     let bound = installation::policy(cluster).await?.storage_hold;
     let handoffs = handoffs_at(cluster, name).await?;

@@ -11,7 +11,7 @@ use clap::Args;
 use handoff_coordinator::api::{Trigger, VolumeHandoff};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::events::v1::Event;
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{ResourceExt, api::ListParams};
 use serde::Serialize;
 
 /// How Handoff reports itself in Events.
@@ -100,12 +100,8 @@ pub async fn run(args: HistoryArgs) -> anyhow::Result<End> {
 }
 
 async fn events(cluster: &Cluster) -> anyhow::Result<Vec<Event>> {
-    let api: Api<Event> = match &cluster.named {
-        Some(namespace) => Api::namespaced(cluster.client.clone(), namespace),
-        None => Api::all(cluster.client.clone()),
-    };
     let params = ListParams::default().fields(&format!("reportingController={REPORTER}"));
-    Ok(api.list(&params).await.context("cannot list Events")?.items)
+    Ok(cluster.objects::<Event>(cluster.named.as_deref()).list(&params).await.context("cannot list Events")?.items)
 }
 
 /// What the handoffs remember and the Events tell of the time after `after`.

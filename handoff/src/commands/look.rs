@@ -11,7 +11,7 @@ use handoff_coordinator::{
 };
 use handoff_storage::{StorageManager, longhorn::Longhorn};
 use hashbrown::HashMap;
-use kube::{Api, api::ListParams};
+use kube::api::ListParams;
 use serde::Serialize;
 use std::{sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
@@ -95,11 +95,7 @@ impl NodeVerdict {
 
 /// All handoffs, or those of a namespace.
 pub async fn handoffs(cluster: &Cluster, namespace: Option<&str>) -> anyhow::Result<Vec<VolumeHandoff>> {
-    let api: Api<VolumeHandoff> = match namespace {
-        Some(namespace) => Api::namespaced(cluster.client.clone(), namespace),
-        None => Api::all(cluster.client.clone()),
-    };
-    let list = api.list(&ListParams::default()).await;
+    let list = cluster.objects::<VolumeHandoff>(namespace).list(&ListParams::default()).await;
     Ok(list.context("cannot list VolumeHandoffs: is Handoff installed?")?.items)
 }
 

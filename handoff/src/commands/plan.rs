@@ -8,7 +8,7 @@ use super::{
     installation,
     look::{self, Look, NodeVerdict},
     output::{self, OutputArgs, Report, Tone, paint, span},
-    subject::claims_of,
+    subject::{self, claims_of},
 };
 use anyhow::Context;
 use clap::Args;
@@ -20,10 +20,7 @@ use k8s_openapi::api::{
     core::v1::{Node, Pod},
     policy::v1::PodDisruptionBudget,
 };
-use kube::{
-    Api, ResourceExt,
-    api::{ApiResource, DynamicObject, ListParams},
-};
+use kube::{Api, ResourceExt, api::ListParams};
 use serde::Serialize;
 
 /// Targets shown for a pod.
@@ -135,21 +132,10 @@ pub async fn run(args: PlanArgs) -> anyhow::Result<End> {
 
 /// Reads what a plan is made from.
 pub async fn gather(cluster: &Cluster, name: &str) -> anyhow::Result<Input> {
-    let client = &cluster.client;
-    let node = Api::<Node>::all(client.clone()).get_opt(name).await.context("cannot read nodes")?;
-    let node = node.with_context(|| format!("there is no node {name}"))?;
-    let params = ListParams::default().fields(&format!("spec.nodeName={name}"));
-    let mut pods = Api::<Pod>::all(client.clone()).list(&params).await.context("cannot list pods")?.items;
-    pods.retain(|p| p.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some(name)));
-    let budgets = Api::<PodDisruptionBudget>::all(client.clone()).list(&ListParams::default()).await;
-    let setting = ApiResource {
-        group: "longhorn.io".to_owned(),
-        version: "v1beta2".to_owned(),
-        api_version: "longhorn.io/v1beta2".to_owned(),
-        kind: "Setting".to_owned(),
-        plural: "settings".to_owned(),
-    };
-    let settings: Api<DynamicObject> = Api::namespaced_with(client.clone(), &cluster.longhorn, &setting);
+    let node = subject::node(cluster, name).await?;
+    let pods = subject::pods_on(cluster, name).await?;
+    let budgets = Api::<PodDisruptionBudget>::all(cluster.client.clone()).list(&ListParams::default()).await;
+    let settings = cluster.longhorn_objects("Setting", "settings");
     let setting = settings.get_opt("node-drain-policy").await.context("cannot read Longhorn's settings")?;
     let drain_policy = setting.and_then(|s| s.data.get("value")?.as_str().map(ToOwned::to_owned));
     Ok(Input {

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -117,20 +117,13 @@ async fn find(cluster: &Cluster, object: &Object, now: Timestamp) -> anyhow::Res
     }
     if matches!(object.kind, Kind::Node | Kind::Pod) {
         let held = storage_holds(cluster).await?;
-        let api: Api<Pod> = match object.kind {
-            Kind::Node => Api::all(cluster.client.clone()),
-            _ => Api::namespaced(cluster.client.clone(), &cluster.namespace),
+        let pods = if object.kind == Kind::Node {
+            subject::pods_on(cluster, &object.name).await?
+        } else {
+            let api = cluster.objects::<Pod>(Some(&cluster.namespace));
+            api.get_opt(&object.name).await.context("cannot read pods")?.into_iter().collect()
         };
-        let params = match object.kind {
-            Kind::Node => ListParams::default().fields(&format!("spec.nodeName={}", object.name)),
-            _ => ListParams::default().fields(&format!("metadata.name={}", object.name)),
-        };
-        let pods = api.list(&params).await.context("cannot list pods")?.items;
-        let is_meant = |pod: &&Pod| match object.kind {
-            Kind::Node => pod.spec.as_ref().is_some_and(|s| s.node_name.as_ref() == Some(&object.name)),
-            _ => pod.name_any() == object.name,
-        };
-        found.extend(pods.iter().filter(is_meant).filter_map(|pod| of_storage(pod, &held, now)));
+        found.extend(pods.iter().filter_map(|pod| of_storage(pod, &held, now)));
     }
     Ok(found)
 }
@@ -139,12 +132,7 @@ async fn find(cluster: &Cluster, object: &Object, now: Timestamp) -> anyhow::Res
 pub async fn storage_holds(cluster: &Cluster) -> anyhow::Result<Vec<(String, Timestamp)>> {
     let api = Api::<ConfigMap>::namespaced(cluster.client.clone(), &cluster.handoff);
     let map = api.get_opt(holds::NAME).await.with_context(|| format!("cannot read ConfigMap {}", holds::NAME))?;
-    Ok(first_denials(map.as_ref()))
-}
-
-fn first_denials(map: Option<&ConfigMap>) -> Vec<(String, Timestamp)> {
-    let entries = map.into_iter().flat_map(|map| map.data.iter().flatten());
-    entries.filter_map(|(uid, at)| Some((uid.clone(), at.parse().ok()?))).collect()
+    Ok(map.iter().flat_map(holds::first_denials).collect())
 }
 
 fn of_handoffs(handoffs: &[VolumeHandoff], now: Timestamp) -> Vec<Found> {

@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use handoff_coordinator::api::{Phase, ResumeState, VolumeHandoff, VolumeHandoffStatus};
 use jiff::Timestamp;
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
 use serde::Serialize;
@@ -111,10 +111,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<End> {
 }
 
 async fn watch(cluster: &Cluster, args: &StatusArgs) -> anyhow::Result<End> {
-    let api: Api<VolumeHandoff> = match &cluster.named {
-        Some(namespace) => Api::namespaced(cluster.client.clone(), namespace),
-        None => Api::all(cluster.client.clone()),
-    };
+    let api = cluster.objects::<VolumeHandoff>(cluster.named.as_deref());
     // the first answer says whether this is allowed at all; the watch would try for ever
     api.list(&kube::api::ListParams::default().limit(1))
         .await

@@ -3,8 +3,8 @@
 use super::{connection::Cluster, look};
 use anyhow::{Context, bail};
 use handoff_coordinator::api::VolumeHandoff;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use kube::{Api, ResourceExt};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::{Api, ResourceExt, api::ListParams};
 use std::fmt;
 
 /// What an object is.
@@ -93,6 +93,20 @@ pub fn claims_of(pod: &Pod) -> Vec<String> {
 pub async fn pod(cluster: &Cluster, name: &str) -> anyhow::Result<Pod> {
     let pod = Api::<Pod>::namespaced(cluster.client.clone(), &cluster.namespace).get_opt(name).await;
     pod.context("cannot read pods")?.with_context(|| format!("there is no pod {}/{name}", cluster.namespace))
+}
+
+/// The node of this name, which must be there.
+pub async fn node(cluster: &Cluster, name: &str) -> anyhow::Result<Node> {
+    let node = Api::<Node>::all(cluster.client.clone()).get_opt(name).await.context("cannot read nodes")?;
+    node.with_context(|| format!("there is no node {name}"))
+}
+
+/// The pods on a node.
+pub async fn pods_on(cluster: &Cluster, node: &str) -> anyhow::Result<Vec<Pod>> {
+    let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let pods = Api::<Pod>::all(cluster.client.clone()).list(&params).await.context("cannot list pods")?;
+    let is_there = |pod: &Pod| pod.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some(node));
+    Ok(pods.items.into_iter().filter(is_there).collect())
 }
 
 /// The volume of a claim.

@@ -2,7 +2,7 @@
 
 use super::Check;
 use crate::commands::{connection::Cluster, installation, look::handoffs};
-use handoff_coordinator::api::VolumeHandoff;
+use handoff_coordinator::{api::VolumeHandoff, now::Owed};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
@@ -83,12 +83,11 @@ fn agents_run(namespace: &str, agents: Option<&DaemonSet>) -> Check {
 }
 
 fn owed(handoffs: &[VolumeHandoff], now: Timestamp) -> Check {
-    let all = handoffs.iter().flat_map(VolumeHandoff::owed).collect::<Vec<_>>();
-    let oldest = all.iter().map(|c| c.recorded_at).min();
-    let age = oldest.map(|at| now.duration_since(at));
+    let Owed { backups, since } = handoff_coordinator::now::owed(handoffs.iter());
+    let age = since.map(|at| now.duration_since(at));
     let says = match age {
         None => "none".to_owned(),
-        Some(age) => format!("{}, the oldest for {}", all.len(), crate::commands::output::span(age)),
+        Some(age) => format!("{backups}, the oldest for {}", crate::commands::output::span(age)),
     };
     Check::advised(
         "owed backups",

@@ -4,8 +4,8 @@ use super::Check;
 use crate::commands::connection::Cluster;
 use handoff_storage::{PreStageGate, longhorn::gates_of};
 use kube::{
-    Api, ResourceExt,
-    api::{ApiResource, DynamicObject, ListParams},
+    ResourceExt,
+    api::{DynamicObject, ListParams},
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -16,14 +16,7 @@ const SHORTEST_TTL_MINUTES: u64 = 360;
 /// All of Longhorn.
 pub async fn look(cluster: &Cluster) -> Vec<Check> {
     let list = async |kind: &str, plural: &str| {
-        let kind = ApiResource {
-            group: "longhorn.io".to_owned(),
-            version: "v1beta2".to_owned(),
-            api_version: "longhorn.io/v1beta2".to_owned(),
-            kind: kind.to_owned(),
-            plural: plural.to_owned(),
-        };
-        let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), &cluster.longhorn, &kind);
+        let api = cluster.longhorn_objects(kind, plural);
         api.list(&ListParams::default()).await.map(|list| list.items)
     };
     let mut checks = match list("Setting", "settings").await {
