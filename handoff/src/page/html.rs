@@ -65,14 +65,8 @@ fn owed(view: &View) -> Markup {
             @if view.owed.is_empty() {
                 p { "Nothing is owed." }
             } @else {
-                (scrolls("owed-table", "owed", &html! {
-                    table {
-                        thead { tr {
-                            th scope="col" { "Backup" } th scope="col" { "Claim" } th scope="col" { "Owed for" }
-                            th scope="col" { "Was at" } th scope="col" { "Runs" } th scope="col" { "Now" }
-                        } }
-                        tbody { @for backup in &view.owed { (owed_row(backup, view.now)) } }
-                    }
+                (table("owed-table", "owed", &["Backup", "Claim", "Owed for", "Was at", "Runs", "Now"], &html! {
+                    @for backup in &view.owed { (owed_row(backup, view.now)) }
                 }))
                 (more(view.more_owed))
             }
@@ -119,14 +113,8 @@ fn moves(view: &View) -> Markup {
                 p { "No volume with a backup in flight has moved, as far as is on record." }
             } @else {
                 (legend())
-                (scrolls("moves-table", "moves", &html! {
-                    table {
-                        thead { tr {
-                            th scope="col" { "Claim" } th scope="col" { "Began" } th scope="col" { "From → to" }
-                            th scope="col" { "Took" } th scope="col" { "State" } th scope="col" { "Timeline" }
-                        } }
-                        tbody { @for m in &view.moves { (move_row(m, view.now)) } }
-                    }
+                (table("moves-table", "moves", &["Claim", "Began", "From → to", "Took", "State", "Timeline"], &html! {
+                    @for m in &view.moves { (move_row(m, view.now)) }
                 }))
                 (more(view.more_moves))
             }
@@ -164,8 +152,15 @@ fn move_row(m: &Move, now: Timestamp) -> Markup {
 }
 
 /// A table may be wider than the window: then it scrolls by itself, also with the keyboard.
-fn scrolls(id: &str, heading: &str, table: &Markup) -> Markup {
-    html! { div.scrolls id=(id) role="region" aria-labelledby=(heading) tabindex="0" { (table) } }
+fn table(id: &str, heading: &str, columns: &[&str], rows: &Markup) -> Markup {
+    html! {
+        div.scrolls id=(id) role="region" aria-labelledby=(heading) tabindex="0" {
+            table {
+                thead { tr { @for column in columns { th scope="col" { (column) } } } }
+                tbody { (rows) }
+            }
+        }
+    }
 }
 
 fn more(rows: usize) -> Markup {
