@@ -1,22 +1,17 @@
 //! The webhook behind the listener that serves it: requests over the limits get an error and leave nothing behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod served;
+
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture, future::join_all};
-use handoff::listen::{Limits, serve_tls};
-use handoff_certs::{CertsConfig, Material, Serving, server_config};
+use handoff::listen::Limits;
+use handoff_certs::server_config;
 use handoff_coordinator::verdicts::{Admission, DeletedPod, EvictionVerdict, NewPod, PodPlan, PodRef, SnapshotVerdict};
 use handoff_webhook::{WebhookConfig, router};
-use jiff::Timestamp;
-use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use served::{Stream, answer};
 
 /// Holds every eviction, and has nothing to say of anything else.
 struct Holds;
@@ -47,34 +42,16 @@ impl Admission for Holds {
     }
 }
 
-struct Server {
-    address: SocketAddr,
-    material: Material,
-    _stop: watch::Sender<bool>,
-}
+struct Server(served::Server);
 
 impl Server {
     async fn start(limits: Limits) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let names = CertsConfig::new("ns", "certs", vec!["localhost".to_owned()]);
-        let material = Material::create(&names, Timestamp::now()).unwrap();
-        let serving = Serving::default();
-        serving.load(&material, Timestamp::now()).unwrap();
-        let (stop, shutdown) = watch::channel(false);
         let webhook = router(Arc::new(Holds), WebhookConfig::default(), Arc::new(()));
-        tokio::spawn(serve_tls(listener, server_config(serving.resolver).unwrap(), webhook, limits, shutdown));
-        Self { address, material, _stop: stop }
+        Self(served::Server::start(|serving| server_config(serving.resolver), webhook, limits).await)
     }
 
-    async fn connect(&self) -> TlsStream<TcpStream> {
-        let roots = self.material.trusted(Timestamp::now()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().unwrap();
-        let config = builder.with_root_certificates(roots).with_no_client_auth();
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    async fn connect(&self) -> Stream {
+        self.0.connect().await
     }
 
     /// An eviction's review on a connection of its own: whether it is held, as it must be.
@@ -82,7 +59,7 @@ impl Server {
         let body = eviction("").to_string();
         let mut stream = self.connect().await;
         send(&mut stream, body.len(), body.as_bytes()).await;
-        let (status, text) = answer(&mut stream).await;
+        let (status, text) = answer(&mut stream).await.unwrap();
         status == 200 && serde_json::from_str::<Value>(&text).unwrap()["response"]["status"]["code"] == 429
     }
 }
@@ -94,24 +71,8 @@ fn eviction(padding: &str) -> Value {
         "object": {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "db-0", "x": padding}}}})
 }
 
-async fn send(stream: &mut TlsStream<TcpStream>, length: usize, body: &[u8]) {
-    let head = format!("POST /validate/evictions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(body).await.unwrap();
-    stream.flush().await.unwrap();
-}
-
-async fn answer(stream: &mut TlsStream<TcpStream>) -> (u16, String) {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap().into());
-    }
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let lower = head.to_lowercase();
-    let length = lower.split("content-length: ").nth(1).map_or("0", |rest| rest.split("\r\n").next().unwrap());
-    let mut body = vec![0; length.parse().unwrap()];
-    stream.read_exact(&mut body).await.unwrap();
-    (status, String::from_utf8(body).unwrap())
+async fn send(stream: &mut Stream, length: usize, body: &[u8]) {
+    served::send(stream, "/validate/evictions", length, body).await.unwrap();
 }
 
 #[tokio::test]
@@ -126,7 +87,7 @@ async fn what_goes_over_the_limits_is_an_error_and_leaves_nothing_behind() {
         let stalled = join_all((0..PLACES).map(|_| async {
             let mut stream = server.connect().await;
             send(&mut stream, 60 << 10, b"{").await;
-            (answer(&mut stream).await.0, stream)
+            (answer(&mut stream).await.unwrap().0, stream)
         }))
         .await;
         assert!(stalled.iter().all(|(status, _)| *status == 503), "time");
@@ -134,11 +95,11 @@ async fn what_goes_over_the_limits_is_an_error_and_leaves_nothing_behind() {
         assert!(server.holds().await, "connections");
         let mut stream = server.connect().await;
         send(&mut stream, (64 << 10) + 1, b"{").await;
-        assert_eq!(answer(&mut stream).await.0, 413, "size");
+        assert_eq!(answer(&mut stream).await.unwrap().0, 413, "size");
         let large = eviction(&"x".repeat(63 << 10)).to_string();
         let mut stream = server.connect().await;
         send(&mut stream, large.len(), large.as_bytes()).await;
-        assert_eq!(answer(&mut stream).await.0, 200, "the largest one that is allowed");
+        assert_eq!(answer(&mut stream).await.unwrap().0, 200, "the largest one that is allowed");
     }
     assert!(server.holds().await);
 }

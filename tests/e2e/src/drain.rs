@@ -53,6 +53,11 @@ impl Drain {
         Ok(Self { child, started, output })
     }
 
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("cannot look at kubectl")?.is_none())
+    }
+
     /// Waits until it ends, or ends it when the time is up. Returns exit code, seconds, and its last complaint.
     pub async fn wait(mut self, limit: Duration) -> Result<(Option<i32>, f64, String)> {
         let left = limit.saturating_sub(self.started.elapsed());

@@ -45,13 +45,16 @@ pub async fn one_replica_beside_the_pod(bench: &Bench) -> Result<()> {
 pub async fn last_replica(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     let (cluster, workload) = (&scene.bench.cluster, scene.workload);
     settle::mark(cluster, &workload.node).await?;
-    let drain = Drain::start(&workload.node, None)?;
+    let mut drain = Drain::start(&workload.node, None)?;
     scene.ready().await?;
     tokio::time::sleep(ASKED_AGAIN).await;
     let managers = cluster.list(&POD, &cluster.longhorn, "longhorn.io/component=instance-manager").await?;
     let kept = managers.iter().find(|p| p.text("/spec/nodeName") == workload.node);
     let stays = kept.is_some_and(|p| !p.has("/metadata/deletionTimestamp"));
-    let mut claims = vec![Claim::new("the pod moved although the drain cannot end yet", true, workload.node.clone())];
+    let now = workload::running(cluster).await?.node;
+    let moved = now != workload.node && drain.is_running()?;
+    let way = format!("{} → {now}", workload.node);
+    let mut claims = vec![Claim::new("the pod moved although the drain cannot end yet", moved, way)];
     claims.push(Claim::new("the instance manager with the last replica stays", stays, ""));
     let name = kept.map(|p| p.name().to_owned()).unwrap_or_default();
     let budget = cluster.find(&BUDGET, &cluster.longhorn, &name).await?;
