@@ -26,7 +26,7 @@ demo: e2e-ready ## the main job, shown: three moves side by side on a real clust
 	tests/run demo
 
 .PHONY: test
-test: check e2e-ready ## everything: `make check`, then real moves on real clusters with Longhorn 1.10.0 and 1.8.0
+test: check fuzz apiserver-test e2e-ready ## everything: the fast part, decoders fuzzed, a real API server and scheduler, real clusters
 	tests/run ci
 
 .PHONY: check

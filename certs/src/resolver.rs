@@ -133,14 +133,16 @@ impl ClientCertVerifier for SwapRoots {
 /// TLS 1.2 and later without client certificates, HTTP/2 and HTTP/1.1.
 pub fn server_config(resolver: Arc<SwapResolver>) -> Result<Arc<ServerConfig>, Error> {
     let mut config = builder()?.with_no_client_auth().with_cert_resolver(resolver);
-    offer_http(&mut config);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-/// As [`server_config`], but a client must show a certificate for client authentication from one of `roots`.
+/// As [`server_config`], but a client must show a certificate for client authentication from one of `roots`, and speaks
+/// HTTP/1.1: kube-scheduler asks one question after the other, and with HTTP/2 each is handed from the connection's task
+/// to one of its own and back, which costs two more switches of threads in the scheduler's serial part.
 pub fn server_config_mtls(resolver: Arc<SwapResolver>, roots: Arc<SwapRoots>) -> Result<Arc<ServerConfig>, Error> {
     let mut config = builder()?.with_client_cert_verifier(roots).with_cert_resolver(resolver);
-    offer_http(&mut config);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // a resumed session would not be checked against the CAs of today
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -149,10 +151,6 @@ pub fn server_config_mtls(resolver: Arc<SwapResolver>, roots: Arc<SwapRoots>) ->
 
 fn builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, Error> {
     Ok(ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?)
-}
-
-fn offer_http(config: &mut ServerConfig) {
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
 }
 
 /// Whether the certificate is for [`SCHEDULER_NAME`], as common name or as DNS name.

@@ -2,7 +2,9 @@
 //!
 //! - The instance manager goes as soon as no volume is attached on the node. If a volume that just left is not attached
 //!   elsewhere yet, Longhorn neither starts nor fails the replica that lives there, and the volume stays "attaching"
-//!   until the node is uncordoned (kin to longhorn/longhorn#9938; seen on 1.10.0 in each full drain).
+//!   until the node is uncordoned (kin to longhorn/longhorn#9938; seen on 1.10.0 in each full drain). As long as another
+//!   volume is attached there, Longhorn's own budget keeps it, and our time does not run: in a drain of many volumes it
+//!   would be used up before the last ones leave.
 //! - The CSI controllers go at once. If the one that leads goes, nothing is attached anywhere until its lease lapses.
 //! - We may be on the node ourselves. If the replica that leads goes, a move waits for the next one to take over.
 //!
@@ -40,6 +42,10 @@ impl Role {
             Self::Ourselves => Held::Handoff,
         }
     }
+
+    fn is_instance_manager(self) -> bool {
+        self == Self::Storage(StorageRole::InstanceManager)
+    }
 }
 
 /// A pod that is still needed on its node.
@@ -66,6 +72,7 @@ impl Coordinator {
         }
         let since = match self.holds.known(&pod.uid) {
             Some(since) => since,
+            None if role.is_instance_manager() && self.storage.guards(&node) => return allow(None),
             None if dry_run => now,
             None => match self.begin_hold(&pod, now).await {
                 Some(since) => since,

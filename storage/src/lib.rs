@@ -77,6 +77,11 @@ pub trait StorageManager: Send + Sync + 'static {
     /// Which part of the storage manager a pod is, if any.
     fn role_of(&self, pod: &Pod) -> Option<StorageRole>;
 
+    /// The storage manager's own disruption budget keeps its instance manager on the node: a data path runs there.
+    fn guards(&self, _node: &str) -> bool {
+        false
+    }
+
     /// Someone has said on the volume itself that its snapshots may be deleted although a backup needs them.
     fn allows_snapshot_deletion(&self, _handle: &str) -> bool {
         false

@@ -37,6 +37,25 @@ async fn replicas_that_answer_in_turn_share_one_deadline() {
     assert_eq!(world.api.writes().len(), 1, "written once");
 }
 
+/// A drain of many volumes: the time of the hold was used up while Longhorn kept the instance manager anyway, and the
+/// last volumes to leave were stranded.
+#[tokio::test]
+async fn the_time_of_an_instance_manager_begins_when_no_data_path_is_left_on_its_node() {
+    let world = leaving();
+    let replica = world.replica();
+    *world.storage.guards.lock().unwrap() = true;
+    for now in [0, 50, 150] {
+        let verdict = replica.hold_storage(&manager(), false, at(now)).await;
+        assert_eq!(verdict, EvictionVerdict::Allow { note: None }, "Longhorn's budget refuses it after {now} s");
+    }
+    assert!(world.api.writes().is_empty());
+    *world.storage.guards.lock().unwrap() = false;
+    let wanted = format!("{:.0}", at(155) + world.policy.storage_hold);
+    assert_eq!(until(&replica.hold_storage(&manager(), false, at(155)).await), wanted);
+    *world.storage.guards.lock().unwrap() = true;
+    assert_eq!(until(&replica.hold_storage(&manager(), false, at(160)).await), wanted, "a budget may come too late");
+}
+
 #[tokio::test]
 async fn after_the_first_denial_answers_come_from_memory() {
     let world = leaving();

@@ -58,6 +58,7 @@ pub struct World {
 pub struct Storage {
     pub backups: Mutex<Vec<BackupView>>,
     pub allows_snapshot_deletion: Mutex<bool>,
+    pub guards: Mutex<bool>,
 }
 
 /// A backup that began 100 s before [`at`]`(0)`: at 90 % it still takes 11 s, as long as nothing more is known.
@@ -106,7 +107,11 @@ impl Default for World {
             namespace: Settings::default(),
             cordoned: vec![],
             policy: Policy::default(),
-            storage: Arc::new(Storage { backups, allows_snapshot_deletion: Mutex::default() }),
+            storage: Arc::new(Storage {
+                backups,
+                allows_snapshot_deletion: Mutex::default(),
+                guards: Mutex::default(),
+            }),
             leads: false,
         }
     }
@@ -267,6 +272,10 @@ impl StorageManager for Storage {
 
     fn role_of(&self, pod: &Pod) -> Option<StorageRole> {
         (pod.key.name == MANAGER).then_some(StorageRole::InstanceManager)
+    }
+
+    fn guards(&self, node: &str) -> bool {
+        node == "a" && *self.guards.lock().unwrap()
     }
 
     fn allows_snapshot_deletion(&self, _: &str) -> bool {

@@ -3,7 +3,7 @@
 
 use super::{
     store::Store,
-    wire::{EngineImage, Node},
+    wire::{Engine, EngineImage, Node},
 };
 use crate::model::{HostTable, StorageRole};
 use handoff_cluster::Pod;
@@ -84,6 +84,15 @@ pub fn role_of(pod: &Pod) -> Option<StorageRole> {
         .then_some(StorageRole::CsiController)
 }
 
+/// Longhorn keeps a budget over the instance manager of a node as long as an engine runs there, whatever else (setting
+/// `node-drain-policy`, longhorn-manager `controller/instance_manager_controller.go` `canDeleteInstanceManagerPDB`); not
+/// if people have told it to let everything go.
+pub fn is_guarded(store: &Store, node: &str) -> bool {
+    let lets_go = store.settings.get("node-drain-policy").is_some_and(|s| s.value == "always-allow");
+    let runs = |e: &Engine| e.spec.node_id == node && e.status.current_state == "running";
+    !lets_go && store.engines.values().any(runs)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +167,23 @@ mod tests {
         put(full, false);
         put(node("a", "False"), true);
         put(node("z", "True"), true);
+    }
+
+    #[test]
+    fn a_node_where_an_engine_runs_is_guarded_by_longhorn_unless_people_said_otherwise() {
+        let mut store = Store::default();
+        assert!(!is_guarded(&store, "a"));
+        for (state, wanted) in [("running", true), ("stopped", false), ("running", true)] {
+            let engine = json!({"metadata": {"name": "e"}, "spec": {"nodeID": "a", "volumeName": "v"},
+                "status": {"currentState": state}});
+            from_value::<Engine>(engine).unwrap().put(&mut store);
+            assert_eq!((is_guarded(&store, "a"), is_guarded(&store, "b")), (wanted, false), "{state}");
+        }
+        for (policy, wanted) in [("block-if-contains-last-replica", true), ("always-allow", false)] {
+            let setting = json!({"metadata": {"name": "node-drain-policy"}, "value": policy});
+            from_value::<Setting>(setting).unwrap().put(&mut store);
+            assert_eq!(is_guarded(&store, "a"), wanted, "{policy}");
+        }
     }
 
     fn with_disks(spec: &Value, status: &Value) -> Node {

@@ -207,6 +207,10 @@ impl StorageManager for Longhorn {
         (pod.key.namespace == self.namespace).then(|| host::role_of(pod)).flatten()
     }
 
+    fn guards(&self, node: &str) -> bool {
+        host::is_guarded(&self.store.read(), node)
+    }
+
     fn allows_snapshot_deletion(&self, handle: &str) -> bool {
         let annotation = |v: &wire::Volume| v.metadata.annotations.as_ref()?.get(ALLOW_SNAPSHOT_DELETION).cloned();
         self.store.read().volumes.get(handle).and_then(annotation).is_some_and(|value| value == "true")

@@ -275,6 +275,11 @@ impl ControlPlane {
         self.processes.iter().take(2).map(Process::cpu_seconds).sum()
     }
 
+    /// Keeps everything but schedulers on one core, see [`Process::keep_on`].
+    pub fn keep_on(&self, core: Option<usize>) -> Result<()> {
+        self.processes.iter().try_for_each(|process| process.keep_on(core))
+    }
+
     fn check(&mut self) -> Result<()> {
         self.processes.iter_mut().try_for_each(Process::check)
     }

@@ -68,6 +68,18 @@ impl Process {
         fields.skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() / 100.0
     }
 
+    /// Keeps it, all its threads and those to come on one core; `None`: it may use all of them.
+    pub fn keep_on(&self, core: Option<usize>) -> Result<()> {
+        let cores = std::thread::available_parallelism().context("how many cores are there?")?.get();
+        let list = core.map_or_else(|| format!("0-{}", cores - 1), |core| (core % cores).to_string());
+        let pid = self.child.id().to_string();
+        let status = Command::new("taskset").args(["-acp", &list, &pid]).stdout(Stdio::null()).status();
+        if !status.context("cannot run taskset (util-linux)")?.success() {
+            bail!("{} cannot be kept on core {list}", self.name);
+        }
+        Ok(())
+    }
+
     fn tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines = text.lines().collect::<Vec<_>>();

@@ -126,6 +126,11 @@ impl Replicas {
         self.running.iter().map(|r| r.process.cpu_seconds()).sum()
     }
 
+    /// Keeps all that run on one core, see [`Process::keep_on`].
+    pub fn keep_on(&self, core: Option<usize>) -> Result<()> {
+        self.running.iter().try_for_each(|r| r.process.keep_on(core))
+    }
+
     fn show(&self) {
         self.webhook.set_replicas(self.running.iter().map(|r| r.webhook).collect());
         self.extender.set_replicas(self.running.iter().map(|r| r.extender).collect());

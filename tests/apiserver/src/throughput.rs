@@ -1,4 +1,5 @@
-//! Pods per second of a real kube-scheduler: with the extender in names mode and without it, side by side.
+//! Pods per second of a real kube-scheduler: with the extender in names mode and without it, side by side, as it is
+//! installed and with its own limit lifted.
 
 use crate::{
     args::{Paths, Throughput},
@@ -19,10 +20,29 @@ use std::{
 
 /// Calls to the API server at a time while the world is made.
 const PARALLEL: usize = 24;
-/// kube-scheduler's own client would be the limit at its default of 50 requests per second.
-const CLIENT: &str = "qps: 10000, burst: 10000, ";
+/// kube-scheduler's client without its limit.
+const UNLIMITED: &str = "qps: 10000, burst: 10000, ";
 /// A round that takes longer than this is given up.
 const PATIENCE: Duration = Duration::from_mins(10);
+
+/// How the scheduler runs.
+struct Setting {
+    name: &'static str,
+    /// In `clientConnection`.
+    client: &'static str,
+    /// The API server and etcd have one core, the scheduler and Handoff another: on a cluster none of them shares one.
+    apart: bool,
+}
+
+const SETTINGS: [Setting; 3] = [
+    Setting { name: "as installed: kube-scheduler's client makes 50 requests per second", client: "", apart: false },
+    Setting { name: "no such limit, all programs on all cores", client: UNLIMITED, apart: false },
+    Setting {
+        name: "no such limit, API server and etcd on one core, scheduler and Handoff on another",
+        client: UNLIMITED,
+        apart: true,
+    },
+];
 
 /// What one round found.
 struct Round {
@@ -66,15 +86,31 @@ pub async fn run(paths: &Paths, wanted: &Throughput) -> Result<bool> {
     .await
     .context("volumes")?;
     println!("{} nodes, {} pods with a bound claim each; {} rounds of each", wanted.nodes, wanted.pods, wanted.rounds);
+    for setting in &SETTINGS {
+        println!("\n{}", setting.name);
+        compare(&bench, &files, ns, &names, setting, wanted.rounds).await.context(setting.name)?;
+    }
+    Ok(true)
+}
+
+/// Rounds with and without the extender, by turns.
+async fn compare(
+    bench: &Bench,
+    files: &Path,
+    ns: &str,
+    names: &[String],
+    setting: &Setting,
+    wanted: usize,
+) -> Result<()> {
     println!(
         "{:<10} {:>8} {:>10} {:>14} {:>12} {:>12} {:>8}",
         "extender", "pods/s", "cycle", "scheduler CPU", "API CPU", "Handoff CPU", "calls"
     );
     let mut rounds = Vec::new();
-    for n in 0..(wanted.rounds + 1) * 2 {
+    for n in 0..(wanted + 1) * 2 {
         // each goes first as often as the other
         let with = n % 4 == 0 || n % 4 == 3;
-        let round = round(&bench, &files, ns, &names, n, with).await?;
+        let round = round(bench, files, ns, names, setting, with).await?;
         let warm = n >= 2;
         println!(
             "{:<10} {:>8.1} {:>7.2} ms {:>12.1} s {:>10.1} s {:>10.1} s {:>8}",
@@ -100,7 +136,7 @@ pub async fn run(paths: &Paths, wanted: &Throughput) -> Result<bool> {
     };
     let (with, without) = (median(true), median(false));
     println!("median: {with:.1} pods/s with the extender, {without:.1} without it: ratio {:.2}", with / without);
-    Ok(true)
+    Ok(())
 }
 
 #[allow(clippy::cast_precision_loss)] // some thousands
@@ -115,7 +151,14 @@ async fn each<T>(items: impl Iterator<Item = T>, work: impl AsyncFn(T) -> Result
 }
 
 /// All pods are there before the scheduler is; the time runs from the first to the last binding.
-async fn round(bench: &Bench, files: &Path, ns: &str, names: &[String], n: usize, with: bool) -> Result<Round> {
+async fn round(
+    bench: &Bench,
+    files: &Path,
+    ns: &str,
+    names: &[String],
+    setting: &Setting,
+    with: bool,
+) -> Result<Round> {
     let api = &bench.admin;
     let collection = core(ns, "pods", "");
     each(names.iter(), async |name| api.create(&collection, &pod(ns, name, &[name])).await.map(drop))
@@ -124,17 +167,20 @@ async fn round(bench: &Bench, files: &Path, ns: &str, names: &[String], n: usize
     let watch = api.watch(&format!("{collection}?watch=1&fieldSelector=spec.nodeName%21%3D")).await?;
     let calls = bench.replicas.calls(&["hook=\"filter\""]).await?;
     let cpu = (bench.plane.api_server_cpu_seconds(), bench.replicas.cpu_seconds());
-    let name = format!("scheduler-{n}");
+    let (apart, name, client) = (setting.apart, "scheduler-measured", setting.client);
+    bench.plane.keep_on(apart.then_some(0))?;
+    bench.replicas.keep_on(apart.then_some(1))?;
     let process = if with {
         let port = bench.replicas.extender_port().context("no replica")?;
         let fast = |text: String| {
-            let text = text.replace("clientConnection: {", &format!("clientConnection: {{{CLIENT}"));
+            let text = text.replace("clientConnection: {", &format!("clientConnection: {{{client}"));
             text.replace(&format!(":{}", bench.replicas.extender.port), &format!(":{port}"))
         };
-        scheduler::start(bench, &name, files, "scheduler-config.yaml", fast).await?
+        scheduler::start(bench, name, files, "scheduler-config.yaml", fast).await?
     } else {
-        scheduler::plain(bench, &name, CLIENT).await?
+        scheduler::plain(bench, name, client).await?
     };
+    process.keep_on(apart.then_some(1))?;
     let seconds =
         tokio::time::timeout(PATIENCE, bound(watch, names.len())).await.context("not all pods are bound")??;
     let round = Round {

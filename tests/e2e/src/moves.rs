@@ -84,7 +84,9 @@ pub async fn ci(bench: &Bench, args: &CiArgs) -> Result<bool> {
             workload::remove_leftovers(&bench.cluster).await?;
             workload::deploy(&bench.cluster, kind, &bench.common.image).await?;
         }
-        moves.push(one(bench, &with_handoff(), &format!("move {i} of {}, {kind:?}", args.count)).await?);
+        // all replicas of Handoff are restarted in the second one
+        let plan = Plan { disturb: (i == 2).then_some(Disturb::RestartReplicas), ..with_handoff() };
+        moves.push(one(bench, &plan, &format!("move {i} of {}, {kind:?}", args.count)).await?);
     }
     let mut figures = figures(bench, WorkloadKind::Statefulset, Vec::new(), moves, Histogram::default());
     if let Some(prometheus) = prometheus {
