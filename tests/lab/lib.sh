@@ -14,6 +14,8 @@ LAB_CGROUP=handoff-lab
 [ "$LAB_STATE" = /var/lib/handoff-lab ] || LAB_CGROUP+=-$(cksum <<<"$LAB_STATE" | cut -d' ' -f1)
 export HANDOFF_CACHE LAB_STATE LAB_CGROUP
 export LONGHORN=${LONGHORN:-$LONGHORN_DEFAULT}
+# the newest first
+LONGHORN_BUILDABLE=$(basename -a "$LAB_DIR"/go/longhorn-* | sed 's/^longhorn-//' | sort -rV | paste -sd ' ')
 export LAB_WORKERS=${LAB_WORKERS:-2}
 export LAB_LONGHORN_BIN=${LAB_LONGHORN_BIN:+$(realpath -m "$LAB_LONGHORN_BIN")} LAB_IMAGES=${LAB_IMAGES:-build}
 
