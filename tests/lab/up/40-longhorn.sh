@@ -27,6 +27,16 @@ instance_managers_run() {
     grep -ow running | wc -l)" = "$LAB_WORKERS" ]
 }
 L="-n longhorn-system"
+set_backup_target() {
+  local url=s3://backups@us-east-1/ secret=s3-secret
+  # shellcheck disable=SC2086
+  case $LONGHORN in
+    # its object follows two settings, and would be set back to them
+    1.7.*) kube $L patch settings.longhorn.io backup-target-credential-secret --type merge -p '{"value": "'$secret'"}'
+      kube $L patch settings.longhorn.io backup-target --type merge -p '{"value": "'$url'"}' ;;
+    *) kube $L patch backuptarget default --type merge -p '{"spec": {"backupTargetURL": "'$url'", "credentialSecret": "'$secret'"}}' ;;
+  esac
+}
 # shellcheck disable=SC2086
 {
   until_ok 180 'longhorn-manager' kube $L rollout status daemonset/longhorn-manager --timeout=2s
@@ -37,6 +47,6 @@ L="-n longhorn-system"
   until_ok 180 'an instance manager per worker' instance_managers_run
   until_ok 120 'engine image' kube $L wait engineimages.longhorn.io --all --for=jsonpath='{.status.state}'=deployed --timeout=2s
   until_ok 60 'BackupTarget object' kube $L get backuptarget default
-  kube $L patch backuptarget default --type merge -p '{"spec": {"backupTargetURL": "s3://backups@us-east-1/", "credentialSecret": "s3-secret"}}'
+  set_backup_target
   until_ok 120 'backup target' kube $L wait backuptarget/default --for=jsonpath='{.status.available}'=true --timeout=2s
 }
