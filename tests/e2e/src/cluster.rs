@@ -36,6 +36,7 @@ kinds! {
     STATEFULSET = "apps" "v1" "StatefulSet" "statefulsets";
     LEASE = "coordination.k8s.io" "v1" "Lease" "leases";
     STORAGE_CLASS = "storage.k8s.io" "v1" "StorageClass" "storageclasses";
+    CSI_NODE = "storage.k8s.io" "v1" "CSINode" "csinodes";
     ATTACHMENT = "storage.k8s.io" "v1" "VolumeAttachment" "volumeattachments";
     MUTATING = "admissionregistration.k8s.io" "v1" "MutatingWebhookConfiguration" "mutatingwebhookconfigurations";
     VALIDATING = "admissionregistration.k8s.io" "v1" "ValidatingWebhookConfiguration" "validatingwebhookconfigurations";
@@ -43,6 +44,7 @@ kinds! {
     SNAPSHOT_CLASS = "snapshot.storage.k8s.io" "v1" "VolumeSnapshotClass" "volumesnapshotclasses";
     SNAPSHOT = "snapshot.storage.k8s.io" "v1" "VolumeSnapshot" "volumesnapshots";
     SNAPSHOT_CONTENT = "snapshot.storage.k8s.io" "v1" "VolumeSnapshotContent" "volumesnapshotcontents";
+    NODE_CLAIM = "karpenter.sh" "v1" "NodeClaim" "nodeclaims";
     HANDOFF = "volumehandoff.io" "v1alpha1" "VolumeHandoff" "volumehandoffs";
     LH_VOLUME = "longhorn.io" "v1beta2" "Volume" "volumes";
     LH_ENGINE = "longhorn.io" "v1beta2" "Engine" "engines";

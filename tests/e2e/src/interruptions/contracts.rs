@@ -2,15 +2,42 @@
 
 use super::{passage::Scene, pods};
 use crate::{
+    cluster::{CLAIM, Read},
+    journal,
     report::Claim,
-    workload::{NAMESPACE_NAME, running},
+    workload::{self, NAMESPACE_NAME, running},
 };
 use anyhow::{Context, Result, bail};
-use std::process::Stdio;
+use jiff::Timestamp;
+use serde_json::json;
+use std::{process::Stdio, time::Duration};
 use tokio::process::Command;
+
+const LIMIT: Duration = Duration::from_mins(2);
+/// How long an eviction may be held.
+const HOLD: &str = "60s";
+/// So slow that the backup outlasts its hold.
+const CRAWL: &str = "1mbit";
 
 /// Where the descheduler is looked for; `tests/run contracts` builds it and sets this.
 pub const DESCHEDULER: &str = "HANDOFF_DESCHEDULER";
+
+/// From now on an eviction of the workload is held for its backup.
+pub async fn hold_evictions(scene: &Scene<'_>) -> Result<()> {
+    let cluster = &scene.bench.cluster;
+    let annotations = json!({"volumehandoff.io/eviction-policy": "FinishIfNear", "volumehandoff.io/max-hold": HOLD});
+    let claim = workload::claim(cluster, scene.workload).await?;
+    cluster.merge(&CLAIM, NAMESPACE_NAME, &claim, &json!({"metadata": {"annotations": annotations}})).await
+}
+
+/// Waits until an eviction is held, slows the backup down so that it outlasts the hold, and returns the hold's deadline.
+pub async fn held(scene: &Scene<'_>) -> Result<Timestamp> {
+    let cluster = &scene.bench.cluster;
+    let is_held = |handoff: &serde_json::Value| handoff.has("/spec/hold");
+    let handoff = journal::when(cluster, scene.workload, LIMIT, "the eviction to be held", is_held).await?;
+    scene.bench.link(CRAWL).await?;
+    handoff.text("/spec/hold/deadline").parse().context("a hold without a deadline")
+}
 
 /// One round of the descheduler, which evicts what does not tolerate the taints of its node; a cordoned one has such a
 /// taint. It asks the eviction API as kubectl does, and ends.

@@ -3,6 +3,7 @@
 
 mod contracts;
 mod drains;
+mod karpenter;
 mod nodes;
 mod operations;
 mod owed;

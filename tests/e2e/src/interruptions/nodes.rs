@@ -139,7 +139,8 @@ pub async fn kubelets_on(bench: &Bench) -> Result<()> {
     all_ready(bench).await
 }
 
-async fn all_ready(bench: &Bench) -> Result<()> {
+/// Waits until every node with storage is.
+pub async fn all_ready(bench: &Bench) -> Result<()> {
     until(MISSED, "all nodes to be Ready", async || {
         for name in &bench.nodes {
             if bench.cluster.get(&NODE, "", name).await?.condition("Ready") != "True" {

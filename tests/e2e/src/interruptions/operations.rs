@@ -1,17 +1,17 @@
 //! Handoff's own operation in the middle of a move: cut off from the API server, and replaced by another version.
 
-use super::{passage::Scene, pods};
+use super::{contracts, passage::Scene, pods};
 use crate::{
     backup,
     bench::Bench,
-    cluster::{CLAIM, Cluster, DEPLOYMENT, HANDOFF, LEASE, POD, Read, until},
+    cluster::{Cluster, DEPLOYMENT, HANDOFF, LEASE, POD, Read, until},
     drain::Drain,
     handoff, journal,
     metrics::Reviews,
     report::Claim,
     settle,
     timeline::Step,
-    workload::{self, LABELS, NAMESPACE_NAME, kubectl},
+    workload::{LABELS, NAMESPACE_NAME, kubectl},
 };
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
@@ -21,12 +21,8 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_mins(2);
 /// How long the API server is out of reach.
 const AWAY: Duration = Duration::from_mins(5);
-/// How long the eviction may be held.
-const HOLD: &str = "60s";
 /// `kubectl drain` asks again every 5 s.
 const ASKED_AGAIN: SignedDuration = SignedDuration::from_secs(12);
-/// So slow that the backup outlasts its hold.
-const CRAWL: &str = "1mbit";
 /// Name of the image for the next version: the same program.
 const NEXT: &str = "handoff:e2e-next";
 
@@ -34,14 +30,10 @@ const NEXT: &str = "handoff:e2e-next";
 pub async fn api_away(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     let (bench, cluster, volume) = (scene.bench, &scene.bench.cluster, scene.workload);
     let lab = bench.lab.as_ref().context("cutting a pod off needs --lab")?;
-    let annotations = json!({"volumehandoff.io/eviction-policy": "FinishIfNear", "volumehandoff.io/max-hold": HOLD});
-    let claim = workload::claim(cluster, volume).await?;
-    cluster.merge(&CLAIM, NAMESPACE_NAME, &claim, &json!({"metadata": {"annotations": annotations}})).await?;
+    contracts::hold_evictions(scene).await?;
     settle::mark(cluster, &volume.node).await?;
     let drain = Drain::start(&volume.node, Some(LABELS))?;
-    let held = journal::when(cluster, volume, LIMIT, "the eviction to be held", |h| h.has("/spec/hold")).await?;
-    let deadline = held.text("/spec/hold/deadline").parse::<Timestamp>().context("a hold without a deadline")?;
-    bench.link(CRAWL).await?;
+    let deadline = contracts::held(scene).await?;
 
     let before = replicas(cluster).await?;
     for (_, ip, node, _) in &before {

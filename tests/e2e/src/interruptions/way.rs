@@ -1,6 +1,6 @@
 //! The ways, what each is for, and what it must come to.
 
-use super::{contracts, drains, nodes, operations, owed, passage::Scene, pods, prestage, storage};
+use super::{contracts, drains, karpenter, nodes, operations, owed, passage::Scene, pods, prestage, storage};
 use crate::{attacher, bench::Bench, report::Claim, settle};
 use anyhow::Result;
 use clap::ValueEnum;
@@ -59,6 +59,8 @@ pub enum Way {
     PodOnlyDrained,
     /// The descheduler evicts the pod from a cordoned node.
     Descheduler,
+    /// Karpenter is told to give the node up, and evicts the pod while its eviction is held.
+    Karpenter,
     /// The node that is drained holds the pod and the volume's last good replica.
     LastReplicaDrained,
     /// Three nodes drained one after the other, the volume moving ahead.
@@ -119,14 +121,15 @@ impl Way {
     /// It acts on processes, or on the S3 server.
     pub fn needs_lab(self) -> bool {
         use Way::{
-            ApiAway, InstanceManagerKilled, PowerLoss, PrestageLeaderKilled, PrestageTargetLost, ReplicaKilled,
-            TargetDown, Upgrade,
+            ApiAway, InstanceManagerKilled, Karpenter, PowerLoss, PrestageLeaderKilled, PrestageTargetLost,
+            ReplicaKilled, TargetDown, Upgrade,
         };
         matches!(
             self,
             PowerLoss
                 | ReplicaKilled
                 | InstanceManagerKilled
+                | Karpenter
                 | TargetDown
                 | PrestageTargetLost
                 | PrestageLeaderKilled
@@ -141,8 +144,13 @@ impl Way {
         if nodes < needed {
             return Some(format!("{needed} nodes with storage, there are {nodes}"));
         }
-        (self == Self::Descheduler && std::env::var_os(contracts::DESCHEDULER).is_none())
-            .then(|| format!("a descheduler, at the path in {}: see `tests/run contracts`", contracts::DESCHEDULER))
+        let variable = match self {
+            Self::Descheduler => contracts::DESCHEDULER,
+            Self::Karpenter => karpenter::KARPENTER,
+            _ => return None,
+        };
+        let missing = std::env::var_os(variable).is_none();
+        missing.then(|| format!("a {}, at the path in {variable}: see `tests/run contracts`", self.name()))
     }
 
     /// Parameters of the volume's storage class.
@@ -185,6 +193,7 @@ impl Way {
         match self {
             Self::Gzip => storage::set(bench, "backup-compression-method", "gzip").await,
             Self::Preemption => pods::priorities(bench).await,
+            Self::Karpenter => karpenter::remove(bench).await,
             Self::CsiSnapshot => owed::snapshot_class(bench).await,
             _ => Ok(()),
         }
@@ -225,6 +234,7 @@ impl Way {
             Self::ReplicaDrained => nodes::drain_replica(scene).await,
             Self::PodOnlyDrained => nodes::drain(scene).await,
             Self::Descheduler => contracts::descheduler(scene).await,
+            Self::Karpenter => karpenter::ends_the_node(scene).await,
             Self::LastReplicaDrained => drains::last_replica(scene).await,
             Self::ThreeDrains => drains::three(scene).await,
             Self::PrestageRebound => prestage::rebound(scene).await,
@@ -254,6 +264,7 @@ impl Way {
                 attacher::back(&bench.cluster).await?;
             }
             Self::ApiAway => operations::api_back(bench).await?,
+            Self::Karpenter => karpenter::remove(bench).await?,
             Self::Upgrade => operations::downgrade(bench).await?,
             Self::TargetDown => storage::target_up(bench).await?,
             Self::RecurringJob => owed::remove_job(bench).await?,
