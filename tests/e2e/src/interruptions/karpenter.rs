@@ -6,6 +6,7 @@ use crate::{
     bench::Bench,
     cluster::{CSI_NODE, Cluster, EVENT, NODE, NODE_CLAIM, Read, until},
     report::Claim,
+    settle,
     timeline::Step,
     workload::{NAMESPACE_NAME, kubectl, running},
 };
@@ -35,18 +36,28 @@ const CLASS: &str = "karpenter.kwok.sh/kwoknodeclass";
 const TAINT: &str = "karpenter.sh/disrupted";
 const NAME: &str = "handoff-e2e";
 
+/// Its definitions, and nothing that an earlier run left.
+pub async fn install(bench: &Bench) -> Result<()> {
+    remove(bench).await?;
+    let crds = definitions(&directory()?)?;
+    kubectl(&["apply", "--server-side", "--filename", &crds]).await?;
+    kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "--filename", &crds]).await.map(drop)
+}
+
+/// Has Karpenter take the workload's node for its own, before any backup is in flight.
+pub async fn adopt(bench: &Bench) -> Result<()> {
+    let workload = settle::settle(bench).await?;
+    give(&bench.cluster, &workload.node).await?;
+    let mut karpenter = Karpenter::start(&directory()?)?;
+    karpenter.takes_the_node(&bench.cluster).await?;
+    karpenter.stop().await
+}
+
 /// Karpenter is told to give the node up. It does not cordon: it sets a taint, and evicts with the pod's UID.
 pub async fn ends_the_node(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     let (bench, cluster, volume) = (scene.bench, &scene.bench.cluster, scene.workload);
-    let dir = PathBuf::from(std::env::var_os(KARPENTER).with_context(|| format!("{KARPENTER} is not set"))?);
-    let crds = definitions(&dir)?;
-    kubectl(&["apply", "--server-side", "--filename", &crds]).await?;
-    kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "--filename", &crds]).await?;
     contracts::hold_evictions(scene).await?;
-    give(cluster, &volume.node).await?;
-    let mut karpenter = Karpenter::start(&dir)?;
-    karpenter.takes_the_node(cluster).await?;
-
+    let karpenter = Karpenter::start(&directory()?)?;
     kubectl(&["delete", "nodeclaim", NAME, "--wait=false"]).await?;
     let deadline = contracts::held(scene).await?;
     let evicted = scene.observer.wait_for(Step::Evicted, LIMIT).await;
@@ -73,6 +84,10 @@ pub async fn ends_the_node(scene: &Scene<'_>) -> Result<Vec<Claim>> {
         Claim::new("Karpenter says that it evicted the pod", done.is_some(), done.unwrap_or_default()),
         Claim::new("another pod runs in its place", after.uid != volume.uid, after.pod),
     ])
+}
+
+fn directory() -> Result<PathBuf> {
+    std::env::var_os(KARPENTER).map(PathBuf::from).with_context(|| format!("{KARPENTER} is not set"))
 }
 
 fn definitions(dir: &Path) -> Result<String> {
@@ -222,8 +237,5 @@ pub async fn remove(bench: &Bench) -> Result<()> {
             bench.cluster.remove(&NODE_CLAIM, "", claim.name(), LIMIT).await?;
         }
     }
-    if let Some(dir) = std::env::var_os(KARPENTER) {
-        kubectl(&["delete", "--ignore-not-found", "--filename", &definitions(Path::new(&dir))?]).await?;
-    }
-    Ok(())
+    kubectl(&["delete", "--ignore-not-found", "--filename", &definitions(&directory()?)?]).await.map(drop)
 }

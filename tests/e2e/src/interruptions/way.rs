@@ -193,7 +193,7 @@ impl Way {
         match self {
             Self::Gzip => storage::set(bench, "backup-compression-method", "gzip").await,
             Self::Preemption => pods::priorities(bench).await,
-            Self::Karpenter => karpenter::remove(bench).await,
+            Self::Karpenter => karpenter::install(bench).await,
             Self::CsiSnapshot => owed::snapshot_class(bench).await,
             _ => Ok(()),
         }
@@ -203,6 +203,7 @@ impl Way {
     pub async fn adapt(self, bench: &Bench) -> Result<()> {
         match self {
             Self::Preemption => pods::lower().await,
+            Self::Karpenter => karpenter::adopt(bench).await,
             Self::PodOnlyDrained => storage::one_replica(bench, false).await.map(drop),
             Self::LastReplicaDrained => drains::one_replica_beside_the_pod(bench).await,
             _ => Ok(()),
