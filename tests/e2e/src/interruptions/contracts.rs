@@ -1,19 +1,26 @@
 //! Other programs than kubectl that evict pods, as they are: what they make of our answers.
 
-use super::{passage::Scene, pods};
+use super::{nodes::DRAIN, passage::Scene, pods};
 use crate::{
     cluster::{CLAIM, Read},
     journal,
     report::Claim,
+    settle,
+    timeline::Step,
     workload::{self, NAMESPACE_NAME, running},
 };
 use anyhow::{Context, Result, bail};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use std::{process::Stdio, time::Duration};
 use tokio::process::Command;
 
-const LIMIT: Duration = Duration::from_mins(2);
+/// Where the program around Cluster API's drain is looked for; `tests/run contracts` builds it and sets this.
+pub const CLUSTER_API: &str = "HANDOFF_CLUSTER_API";
+
+const LIMIT: Duration = Duration::from_mins(3);
+/// The machine controller asks every 20 s, and a round of evictions takes 10 s at the most.
+const MACHINES_ASK_AGAIN: SignedDuration = SignedDuration::from_secs(32);
 /// How long an eviction may be held.
 const HOLD: &str = "60s";
 /// So slow that the backup outlasts its hold.
@@ -37,6 +44,42 @@ pub async fn held(scene: &Scene<'_>) -> Result<Timestamp> {
     let handoff = journal::when(cluster, scene.workload, LIMIT, "the eviction to be held", is_held).await?;
     scene.bench.link(CRAWL).await?;
     handoff.text("/spec/hold/deadline").parse().context("a hold without a deadline")
+}
+
+/// Waits for the end of that hold too: it must come by the deadline, for a tool that asks again within this time.
+pub async fn ends_in_time(scene: &Scene<'_>, asks_again: SignedDuration) -> Result<Claim> {
+    let deadline = held(scene).await?;
+    let evicted = scene.observer.wait_for(Step::Evicted, LIMIT).await;
+    let late = Timestamp::now().duration_since(deadline);
+    scene.bench.link_slow().await?;
+    let found = format!("{:.1} s after its deadline", late.as_secs_f64());
+    Ok(Claim::new("the hold ended by its deadline", evicted && late < asks_again, found))
+}
+
+/// The drain of Cluster API's machine controller, from its own package.
+pub async fn cluster_api(scene: &Scene<'_>) -> Result<Vec<Claim>> {
+    let program = std::env::var_os(CLUSTER_API).with_context(|| format!("{CLUSTER_API} is not set"))?;
+    let node = &scene.workload.node;
+    hold_evictions(scene).await?;
+    settle::mark(&scene.bench.cluster, node).await?;
+    let mut command = Command::new(program);
+    command.arg(node).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let drain = command.spawn().context("cannot run Cluster API's drain")?;
+    let in_time = ends_in_time(scene, MACHINES_ASK_AGAIN).await?;
+    scene.ready().await?;
+    let ended = tokio::time::timeout(DRAIN, drain.wait_with_output()).await;
+    let output = ended.context("Cluster API's drain does not end")?.context("cannot wait for Cluster API's drain")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let told = said.lines().find(|line| line.contains(&scene.workload.pod) && line.contains("held until"));
+    let last = said.lines().last().unwrap_or_default().to_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let after = running(&scene.bench.cluster).await?;
+    Ok(vec![
+        Claim::new("the Machine's condition would say why it waits", told.is_some(), told.unwrap_or("it would not")),
+        in_time,
+        Claim::new("the drain ended by itself", output.status.success(), format!("{last} {}", complaint.trim())),
+        Claim::new("another pod runs in its place", after.uid != scene.workload.uid, after.pod),
+    ])
 }
 
 /// One round of the descheduler, which evicts what does not tolerate the taints of its node; a cordoned one has such a

@@ -61,6 +61,8 @@ pub enum Way {
     Descheduler,
     /// Karpenter is told to give the node up, and evicts the pod while its eviction is held.
     Karpenter,
+    /// Cluster API's drain, with its machine controller's package, while the pod's eviction is held.
+    ClusterApi,
     /// The node that is drained holds the pod and the volume's last good replica.
     LastReplicaDrained,
     /// Three nodes drained one after the other, the volume moving ahead.
@@ -147,10 +149,11 @@ impl Way {
         let variable = match self {
             Self::Descheduler => contracts::DESCHEDULER,
             Self::Karpenter => karpenter::KARPENTER,
+            Self::ClusterApi => contracts::CLUSTER_API,
             _ => return None,
         };
         let missing = std::env::var_os(variable).is_none();
-        missing.then(|| format!("a {}, at the path in {variable}: see `tests/run contracts`", self.name()))
+        missing.then(|| format!("{}, at the path in {variable}: see `tests/run contracts`", self.name()))
     }
 
     /// Parameters of the volume's storage class.
@@ -236,6 +239,7 @@ impl Way {
             Self::PodOnlyDrained => nodes::drain(scene).await,
             Self::Descheduler => contracts::descheduler(scene).await,
             Self::Karpenter => karpenter::ends_the_node(scene).await,
+            Self::ClusterApi => contracts::cluster_api(scene).await,
             Self::LastReplicaDrained => drains::last_replica(scene).await,
             Self::ThreeDrains => drains::three(scene).await,
             Self::PrestageRebound => prestage::rebound(scene).await,
