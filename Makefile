@@ -59,7 +59,7 @@ bench: rust ## times, instructions and memory, side by side with handlers writte
 COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares
-FUZZED := webhook extender caches certs
+FUZZED := webhook extender caches certs records mounts
 SECONDS := 10
 
 .PHONY: fuzz

@@ -38,5 +38,6 @@ pub use identity::Identity;
 pub use inspect::{Inspected, inspect, verify};
 pub use resolver::{SwapResolver, SwapRoots, server_config, server_config_mtls};
 pub use rotate::{Keeper, PATIENCE};
+pub use secret::{read_external_secret, read_own_secret};
 pub use serving::{Serving, Status};
 pub use source::Source;

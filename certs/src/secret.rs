@@ -55,8 +55,17 @@ pub(crate) async fn read_external(client: &Client, config: &CertsConfig, name: &
     let store = Store::new(client, &config.namespace, &config.secret_name);
     let secret =
         store.read().await?.ok_or_else(|| store.missing("cert-manager, from the Certificate of that name,"))?;
-    let [ca, tls, key] = [CA_CERT, TLS_CERT, TLS_KEY].map(|key| entry(&secret.0, key));
-    store.judge(ca.and_then(|ca| External::parse(ca, tls?, key?, name)))
+    store.judge(external(&secret.0, name))
+}
+
+/// What our own Secret holds. Fails with [`Error::Unusable`].
+pub fn read_own_secret(secret: &Secret) -> Result<Material, Error> {
+    material(secret)
+}
+
+/// The server certificate for `name` that a Secret of cert-manager's holds. Fails with [`Error::Unusable`].
+pub fn read_external_secret(secret: &Secret, name: &str) -> Result<Identity, Error> {
+    external(secret, name).map(|found| found.server)
 }
 
 /// kube-scheduler's Secret: its client certificate for the extender, and the CAs to verify the extender with. Renewed
@@ -188,6 +197,10 @@ fn material(secret: &Secret) -> Result<Material, Error> {
         tls_cert: entry(secret, TLS_CERT)?,
         tls_key: entry(secret, TLS_KEY)?,
     })
+}
+
+fn external(secret: &Secret, name: &str) -> Result<External, Error> {
+    External::parse(entry(secret, CA_CERT)?, entry(secret, TLS_CERT)?, entry(secret, TLS_KEY)?, name)
 }
 
 fn identity(secret: &Secret) -> Result<Identity, Error> {

@@ -2,6 +2,7 @@
 
 use crate::{
     mode::{Layers, layers},
+    policy::after,
     shell::Coordinator,
     verdicts::{Admission, DeletedPod, EvictionVerdict, NewPod, PodPlan, PodRef, PreferredNode, SnapshotVerdict},
 };
@@ -109,7 +110,8 @@ impl Coordinator {
         }
         {
             let index = self.cluster.read();
-            weights.retain(|node, _| index.node(node).is_some_and(|n| n.ready && !n.cordoned));
+            // what the extender gives no point for; whether a pod tolerates other taints is the scheduler's to know
+            weights.retain(|node, _| index.node(node).is_some() && !index.is_leaving(node));
         }
         // not under the guard: the storage manager looks into the same cache
         weights.retain(|node, _| volumes.iter().all(|v| self.storage.can_host(&v.handle, node).is_ok()));
@@ -182,7 +184,7 @@ impl Admission for Coordinator {
         let Some((handoff, checkpoint)) = self.handoffs.read().needing_snapshot(name) else { return nothing };
         let volume = &handoff.spec.volume;
         let complete = |b: &handoff_storage::BackupView| b.uid == checkpoint.uid && b.state == BackupState::Completed;
-        let until = checkpoint.recorded_at + self.policy.snapshot_protection;
+        let until = after(checkpoint.recorded_at, self.policy.snapshot_protection);
         if Timestamp::now() >= until || self.storage.backups(&volume.handle).iter().any(complete) {
             return nothing;
         }

@@ -10,6 +10,7 @@ use crate::{
     metrics::{FailedOpen, Held},
     mode::Layers,
     observation::Observation,
+    policy::after,
     reason::Reason,
     shell::Coordinator,
     tell::About,
@@ -63,12 +64,12 @@ fn hold(candidate: &Candidate, first: Option<Timestamp>, now: Timestamp) -> Opti
     }
     let new = || {
         let since = first.unwrap_or(now);
-        let deadline = since + candidate.max_hold.min(LONGEST_HOLD);
-        candidate.remaining.filter(|left| now + *left <= deadline).map(|_| Hold { since, deadline })
+        let deadline = after(since, candidate.max_hold.min(LONGEST_HOLD));
+        candidate.remaining.filter(|left| after(now, *left) <= deadline).map(|_| Hold { since, deadline })
     };
     let hold = candidate.held.or_else(new)?;
     // whatever is recorded: never longer than the longest
-    let until = hold.deadline.min(hold.since + LONGEST_HOLD);
+    let until = hold.deadline.min(after(hold.since, LONGEST_HOLD));
     (now >= hold.since && now < until).then_some(Hold { deadline: until, ..hold })
 }
 
@@ -219,7 +220,7 @@ impl Coordinator {
     fn candidate(&self, pod: &Pod, leaving: &Leaving, now: Timestamp) -> Candidate {
         let layers = &leaving.layers;
         let recorded = self.current(&leaving.volume.name).filter(|h| h.spec.pod.uid == pod.uid);
-        let held = recorded.and_then(|h| h.spec.hold).filter(|h| now < h.deadline + HOLD_REMEMBERED);
+        let held = recorded.and_then(|h| h.spec.hold).filter(|h| now < after(h.deadline, HOLD_REMEMBERED));
         Candidate {
             policy: layers.resolve(|given| &given.eviction_policy, self.policy.eviction_policy),
             max_hold: layers.resolve(|given| &given.max_hold, MaxHold(self.policy.eviction_hold)).0,

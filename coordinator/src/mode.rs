@@ -111,6 +111,12 @@ pub fn layers(index: &Index, pod: &Settings, claim: &ObjectKey) -> Layers {
     }
 }
 
+/// Those of a pod's claims for which everything is to be done; `pod` is what the pod asks for.
+pub fn enabled(index: &Index, namespace: &str, pod: &Settings, claims: &[String], default: Mode) -> Vec<String> {
+    let mode = |claim: &str| layers(index, pod, &ObjectKey::new(namespace, claim)).mode(default);
+    claims.iter().filter(|claim| mode(claim) == Mode::Enabled).cloned().collect()
+}
+
 impl Coordinator {
     /// What is asked for around one volume of a pod.
     pub(crate) fn layers(&self, pod: &Settings, volume: &Volume) -> Layers {
@@ -121,13 +127,6 @@ impl Coordinator {
     /// How much is to be done for one volume of a pod.
     pub(crate) fn mode(&self, pod: &Settings, volume: &Volume) -> Mode {
         self.layers(pod, volume).mode(self.policy.mode)
-    }
-
-    /// Those of a pod's claims for which everything is to be done; `pod` is what the pod asks for.
-    pub(crate) fn enabled(&self, namespace: &str, pod: &Settings, claims: &[String]) -> Vec<String> {
-        let index = self.cluster.read();
-        let mode = |claim: &str| layers(&index, pod, &ObjectKey::new(namespace, claim)).mode(self.policy.mode);
-        claims.iter().filter(|claim| mode(claim) == Mode::Enabled).cloned().collect()
     }
 
     /// How much is to be done for a volume, whichever pod it has now. While it has none, what its last pod asked for

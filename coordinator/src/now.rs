@@ -4,6 +4,7 @@
 use crate::{
     api::{Phase, VolumeHandoff},
     metrics::{ByCache, ByKind, ByPhase, Held},
+    policy::after,
     shell::Coordinator,
 };
 use handoff_cluster::{Pod, Watched};
@@ -76,7 +77,7 @@ impl Coordinator {
     pub fn open_holds(&self, now: Timestamp) -> Vec<OpenHold> {
         let handoffs = self.handoffs();
         let mut denied = self.holds.all();
-        denied.retain(|_, since| *since <= now && now < *since + self.policy.storage_hold);
+        denied.retain(|_, since| *since <= now && now < after(*since, self.policy.storage_hold));
         let mut wanted = denied.keys().map(String::as_str).collect::<HashSet<_>>();
         wanted.extend(handoffs.iter().filter(|h| h.spec.hold.is_some()).map(|h| h.spec.pod.uid.as_str()));
         if wanted.is_empty() {
@@ -91,7 +92,7 @@ impl Coordinator {
         for (uid, since) in &denied {
             let pod = pods.get(uid).filter(|pod| pod.stays());
             let Some(what) = pod.and_then(|pod| self.held_as(pod)) else { continue };
-            open.push(OpenHold { what, since: *since, deadline: *since + self.policy.storage_hold });
+            open.push(OpenHold { what, since: *since, deadline: after(*since, self.policy.storage_hold) });
         }
         open
     }

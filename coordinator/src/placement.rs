@@ -3,7 +3,7 @@
 
 use crate::{
     binder,
-    mode::layers,
+    mode::{enabled, layers},
     score::{Facts, Score, points, score},
     shell::Coordinator,
     verdicts::{Admission, NodeJudge, Placement, PodRef},
@@ -27,7 +27,7 @@ impl Coordinator {
     }
 
     fn judge_of(&self, pod: &PodRef, settings: &Settings, claims: &[String]) -> Option<Judge<'_>> {
-        let claims = self.enabled(&pod.namespace, settings, claims);
+        let claims = enabled(&self.cluster.read(), &pod.namespace, settings, claims, self.policy.mode);
         let wanted = Wanted::of(&self.cluster.read(), self.storage.driver(), &pod.namespace, &claims);
         if wanted.is_empty() {
             return None;

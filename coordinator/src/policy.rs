@@ -1,7 +1,12 @@
 //! Bounds of a handoff. Every value has a unit in its type and a safe default; the binary reads them from flags.
 
 use handoff_cluster::settings::{EvictionPolicy, LONGEST_HOLD, Mode};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+
+/// This long after `at`, at the end of time at most: `at` may come from an object that people can edit.
+pub fn after(at: Timestamp, wait: SignedDuration) -> Timestamp {
+    at.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
 
 /// Bounds of a handoff.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -330,7 +330,7 @@ impl Coordinator {
     fn candidates(&self, volume: &Volume, obs: &Observation) -> Vec<String> {
         let good = |n: &str| obs.volume.iter().flat_map(|v| &v.replicas).any(|r| r.node == n && !r.failed);
         let index = self.cluster.read();
-        let open = index.nodes().filter(|n| n.ready && !n.cordoned && !n.tainted).map(|n| n.name.clone());
+        let open = index.nodes().filter(|n| !n.tainted && !index.is_leaving(&n.name)).map(|n| n.name.clone());
         let mut nodes = open.collect::<Vec<_>>();
         drop(index);
         nodes.retain(|n| self.storage.may_prestage(&volume.handle, n).is_ok());

@@ -13,6 +13,7 @@
 use crate::{
     metrics::{FailedOpen, Held},
     observation::Observation,
+    policy::after,
     shell::Coordinator,
     verdicts::{EvictionVerdict, PodRef},
 };
@@ -80,7 +81,7 @@ impl Coordinator {
                 None => return allow(Some(format!("handoff: not held although {why}: it could not be written down"))),
             },
         };
-        let until = since + self.policy.storage_hold;
+        let until = after(since, self.policy.storage_hold);
         if now >= until {
             tracing::warn!(pod = %pod.key, volume = moving.name, "hold of a storage pod reached its deadline, let go");
             if !dry_run {

@@ -1,16 +1,37 @@
-//! Certificates and keys as PEM.
+//! Certificates and keys as PEM, alone and as the Secrets hold them.
 
-use handoff_certs::Identity;
+use handoff_certs::{Identity, read_external_secret, read_own_secret};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 
-/// A chain and a key, apart at the first line that says `---`: refused, or written out as it was read.
+/// The entries of a Secret, in the order of the parts.
+const ENTRIES: [&str; 5] = ["tls.crt", "tls.key", "ca.crt", "ca.key", "next-ca.key"];
+/// Whom the server certificate is to be for.
+const NAME: &str = "handoff.test";
+
+/// A chain and a key, then a CA, its key and the next one's, apart at lines that say `---`: refused, or written out as
+/// they were read.
 ///
 /// # Panics
 /// If that is not so.
 pub fn certs(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    let (chain, key) = text.split_once("\n---\n").unwrap_or((&text, &text));
+    let parts = String::from_utf8_lossy(data).split("\n---\n").map(ToOwned::to_owned).collect::<Vec<_>>();
+    let [chain, key] = [0, 1].map(|at| parts.get(at).or(parts.first()).map_or("", String::as_str));
     if let Ok(identity) = Identity::parse(chain, key) {
-        let again = Identity::parse(&identity.chain_pem(), key);
-        assert!(again.is_ok(), "a chain that was read is not read again");
+        again(&identity);
     }
+    let entries = ENTRIES.into_iter().zip(&parts);
+    let data = entries.map(|(name, part)| (name.to_owned(), ByteString(part.as_bytes().to_vec()))).collect();
+    let secret = Secret { data: Some(data), ..Secret::default() };
+    if let Ok(material) = read_own_secret(&secret) {
+        again(material.server());
+        assert!(material.bundle_pem().contains("BEGIN CERTIFICATE"), "nobody to trust");
+    }
+    if let Ok(server) = read_external_secret(&secret, NAME) {
+        again(&server);
+    }
+}
+
+fn again(identity: &Identity) {
+    let again = Identity::parse(&identity.chain_pem(), identity.key_pem());
+    assert!(again.is_ok(), "a chain that was read is not read again");
 }

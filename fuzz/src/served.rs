@@ -27,6 +27,19 @@ const VERBS: [&str; 4] = ["/filter", "/prioritize", "/preempt", "/bind"];
 /// What a refusal may say at most, in bytes: 256 characters and what stands around them.
 const LONGEST_REFUSAL: usize = 1200;
 
+/// Both scheduler tiers are on: what marks a pod reads its containers.
+const FLAGS: [&str; 9] = [
+    "serve",
+    "--pod-name",
+    "fuzz-0",
+    "--namespace",
+    "handoff-system",
+    "--scheduler-name",
+    "handoff-scheduler",
+    "--scheduler-marker",
+    "volumehandoff.io/volume",
+];
+
 thread_local! {
     static SERVED: Option<Served> = Served::start().ok();
 }
@@ -40,7 +53,7 @@ struct Served {
 impl Served {
     fn start() -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let args = ServeArgs::try_parse_from(["serve", "--pod-name", "fuzz-0", "--namespace", "handoff-system"])?;
+        let args = ServeArgs::try_parse_from(FLAGS)?;
         let (webhook, extender) = runtime.block_on(async {
             let client = Client::new(Router::new().fallback(collection), "default");
             let core = Core::new(&args, args.policy()?, &client, &mut Registry::default());

@@ -1,13 +1,19 @@
 //! The corpus, whole and damaged.
 
-use crate::{caches, certs, extender, webhook};
+use crate::{caches, certs, extender, mounts, records, webhook};
 use proptest::prelude::*;
 use std::path::PathBuf;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 4] =
-    [("webhook", webhook), ("extender", extender), ("caches", caches), ("certs", certs)];
+const TARGETS: [(&str, Target); 6] = [
+    ("webhook", webhook),
+    ("extender", extender),
+    ("caches", caches),
+    ("certs", certs),
+    ("records", records),
+    ("mounts", mounts),
+];
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);

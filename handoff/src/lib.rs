@@ -15,6 +15,7 @@ pub mod permissions;
 mod serve;
 mod wiring;
 
+pub use agent::mounts::source_at;
 pub use args::{Args, ServeArgs};
 pub use observe::figures::Reviews;
 pub use wiring::{Caches, Core};

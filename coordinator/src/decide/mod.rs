@@ -14,7 +14,7 @@ use crate::{
         VolumeHandoffStatus, is_done,
     },
     observation::Observation,
-    policy::Policy,
+    policy::{Policy, after},
     reason::Reason,
 };
 use handoff_storage::BackupState;
@@ -217,7 +217,7 @@ impl Draft<'_> {
             return;
         }
         let finished = *self.status.finished_at.get_or_insert(self.now);
-        let forget_at = finished + self.policy.retention;
+        let forget_at = after(finished, self.policy.retention);
         if self.now >= forget_at {
             self.actions.push(Action::Forget);
         } else {

@@ -3,6 +3,7 @@
 use super::{Action, Draft};
 use crate::{
     api::{PreStage, PreStageOutcome},
+    policy::after,
     reason::Reason,
 };
 use handoff_cluster::Pod;
@@ -17,7 +18,7 @@ impl Draft<'_> {
     /// a while) is not moving.
     pub(super) fn is_moving(&self) -> bool {
         let original_stays = self.obs.pod(&self.spec.pod.uid).is_some_and(|p| p.stays());
-        let replaced_soon = self.at("PodGone").is_some_and(|at| self.now < at + self.policy.settle_wait);
+        let replaced_soon = self.at("PodGone").is_some_and(|at| self.now < after(at, self.policy.settle_wait));
         !self.seen("WorkloadReady") && !original_stays && (!self.obs.pods.is_empty() || replaced_soon)
     }
 

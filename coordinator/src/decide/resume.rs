@@ -3,6 +3,7 @@
 use super::{Action, Draft};
 use crate::{
     api::{Checkpoint, OrderKind, Resume, ResumeState, is_done},
+    policy::after,
     reason::Reason,
 };
 use handoff_storage::{BackupState, BackupView};
@@ -29,7 +30,7 @@ impl Draft<'_> {
             if let Some(verdict) = self.judge(checkpoint) {
                 self.close(checkpoint, &verdict);
             } else if self.backup_of(checkpoint).is_none() && !is_done(&self.status.resumes, &checkpoint.backup) {
-                self.wake(checkpoint.recorded_at + self.policy.cache_lag);
+                self.wake(after(checkpoint.recorded_at, self.policy.cache_lag));
             }
         }
         // one at a time: the oldest that is still owed
@@ -70,7 +71,7 @@ impl Draft<'_> {
             let renamed = self.obs.backup(&checkpoint.backup).is_some();
             let what =
                 if renamed { "the backup was deleted and another one has its name" } else { "the backup was deleted" };
-            return (self.now >= checkpoint.recorded_at + self.policy.cache_lag)
+            return (self.now >= after(checkpoint.recorded_at, self.policy.cache_lag))
                 .then(|| unrecoverable(what.to_owned()))
                 .flatten();
         };
@@ -199,8 +200,8 @@ impl Draft<'_> {
     fn end_probe(&mut self, name: &str, resume: &Resume, backup: &BackupView) {
         let probed = resume.probed_at.unwrap_or(self.now);
         // the request has whole seconds
-        let asked = backup.asked_at.filter(|at| *at + SignedDuration::from_secs(1) > probed);
-        let until = asked.map_or(probed, |at| at.max(probed)) + self.policy.probe_wait;
+        let asked = backup.asked_at.filter(|at| after(*at, SignedDuration::from_secs(1)) > probed);
+        let until = after(asked.map_or(probed, |at| at.max(probed)), self.policy.probe_wait);
         if self.now < until {
             return self.wake(until);
         }
@@ -235,7 +236,7 @@ impl Draft<'_> {
         if not_ours {
             // not reset yet as far as can be seen: a stale cache, or we died before the reset. Start over after a
             // while, with a fresh probe.
-            let again = started + self.policy.probe_wait + SignedDuration::from_secs(2);
+            let again = after(started, self.policy.probe_wait + SignedDuration::from_secs(2));
             if self.now < again {
                 return self.wake(again);
             }
@@ -290,7 +291,7 @@ impl Draft<'_> {
             return Some(node);
         }
         let since = self.at("Attached").unwrap_or(self.spec.triggered_at);
-        let until: Timestamp = since + self.policy.settle_wait;
+        let until = after(since, self.policy.settle_wait);
         if self.now >= until {
             return Some(node);
         }

@@ -107,6 +107,19 @@ async fn a_new_pod_prefers_good_nodes_and_is_marked_by_mode() {
     let enabled = World { cordoned: vec!["a"], ..World::default() };
     let found = plan(&enabled, &["data"], &[]);
     assert_eq!((names(&found), found.ours, found.warnings.len()), (vec!["b".to_owned()], true, 0));
+    for (world, wanted) in [
+        (World { going: vec!["b"], ..World::default() }, vec!["a"]),
+        (World { tainted: vec!["b"], ..World::default() }, vec!["a", "b"]),
+        (World { tainted: vec!["a"], going: vec!["a", "b"], ..World::default() }, vec![]),
+    ] {
+        assert_eq!(
+            names(&plan(&world, &["data"], &[])),
+            wanted,
+            "going {:?}, tainted {:?}",
+            world.going,
+            world.tainted
+        );
+    }
     let found = plan(&enabled, &["pending"], &[]);
     assert!(found.ours && found.nodes.is_empty(), "known by its class");
     for class in [None, Some("fast".to_owned())] {

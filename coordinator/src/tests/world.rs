@@ -50,6 +50,8 @@ pub struct World {
     pub class: Settings,
     pub namespace: Settings,
     pub cordoned: Vec<&'static str>,
+    pub tainted: Vec<&'static str>,
+    pub going: Vec<&'static str>,
     pub policy: Policy,
     pub storage: Arc<Storage>,
     pub leads: bool,
@@ -106,6 +108,8 @@ impl Default for World {
             class: Settings::default(),
             namespace: Settings::default(),
             cordoned: vec![],
+            tainted: vec![],
+            going: vec![],
             policy: Policy::default(),
             storage: Arc::new(Storage {
                 backups,
@@ -148,8 +152,14 @@ impl World {
         });
         index.put_namespace(handoff_cluster::Namespace { name: "shop".into(), settings: self.namespace.clone() });
         for name in ["a", "b"] {
-            let cordoned = self.cordoned.contains(&name);
-            index.put_node(Node { name: name.into(), cordoned, ready: true, tainted: false, leaving: false });
+            let is = |nodes: &[&str]| nodes.contains(&name);
+            index.put_node(Node {
+                name: name.into(),
+                cordoned: is(&self.cordoned),
+                ready: true,
+                tainted: is(&self.tainted),
+                leaving: is(&self.going),
+            });
         }
         if self.known {
             index.put_pod(self.pod.clone());

@@ -2,7 +2,7 @@
 //! `VolumeHandoff`. Kubernetes itself learns that only at the kubelet's next status report, every 10 s by default; with
 //! the proof, Handoff lets the old attachment go at once. Without an agent moves are as they were.
 
-mod mounts;
+pub mod mounts;
 
 use crate::{args::AgentArgs, logs, serve};
 use anyhow::{Context, bail};

@@ -4,15 +4,17 @@
 use super::{
     End,
     connection::{Cluster, ClusterArgs},
-    explain_node,
+    explain_node, installation,
     look::{self, Look, NodeVerdict},
     output::{self, OutputArgs, Report, Tone, paint, relative},
     subject::{self, Kind, Object, Subject},
 };
 use anyhow::Context;
 use clap::Args;
+use handoff_cluster::settings::Settings;
 use handoff_coordinator::{
     api::{Checkpoint, Phase, Resume, ResumeState, VolumeHandoff, VolumeHandoffStatus, is_done},
+    mode::enabled,
     progress::Progress,
 };
 use handoff_storage::{BackupState, BackupView, StorageManager, VolumeView, longhorn::DRIVER};
@@ -99,11 +101,12 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<End> {
 
 async fn explain(cluster: &Cluster, object: &Object, now: Timestamp) -> anyhow::Result<Explanation> {
     let mut page = Explanation::default();
-    let (mut subjects, mut claims) = (Vec::new(), Vec::new());
+    let (mut subjects, mut claims, mut settings) = (Vec::new(), Vec::new(), Settings::default());
     match object.kind {
         Kind::Pod => {
             let pod = subject::pod(cluster, &object.name).await?;
             claims = subject::claims_of(&pod);
+            settings = Settings::of(Some(pod.annotations()));
             page.about.push(of_pod(&pod));
             for claim in &claims {
                 subjects.push(subject::of_claim(cluster, claim).await?);
@@ -120,7 +123,15 @@ async fn explain(cluster: &Cluster, object: &Object, now: Timestamp) -> anyhow::
     for subject in subjects {
         page.volumes.push(explained(cluster, &look, subject, now).await?);
     }
-    page.nodes = look.judge(&cluster.namespace, &claims);
+    if !claims.is_empty() {
+        let mode = installation::policy(cluster).await?.mode;
+        let asked = enabled(&look.cluster.read(), &cluster.namespace, &settings, &claims, mode);
+        page.nodes = look.judge(&cluster.namespace, &asked);
+        if page.nodes.is_empty() && !look.judge(&cluster.namespace, &claims).is_empty() {
+            let is_told = "The scheduler is told nothing about nodes: Handoff is not enabled for these claims.";
+            page.about.push(is_told.to_owned());
+        }
+    }
     Ok(page)
 }
 

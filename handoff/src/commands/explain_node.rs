@@ -9,7 +9,7 @@ use super::{
     release::storage_holds,
     subject::{self, Subject},
 };
-use handoff_coordinator::api::VolumeHandoff;
+use handoff_coordinator::{api::VolumeHandoff, policy::after};
 use handoff_storage::StorageManager;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -70,7 +70,7 @@ fn about(
     for pod in pods {
         let since = held.iter().find(|(uid, _)| Some(uid) == pod.uid().as_ref()).map(|(_, since)| *since);
         let Some(since) = since else { continue };
-        let until = since + bound;
+        let until = after(since, bound);
         let of = format!("pod {}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
         about.push(if now < until {
             format!(

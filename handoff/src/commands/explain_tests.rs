@@ -1,7 +1,11 @@
-use super::super::tests::{at, handoff};
+use super::super::{
+    plan,
+    tests::{at, handoff},
+};
 use super::*;
 use handoff_coordinator::api::Hold;
 use handoff_storage::VolumeState;
+use serde_json::json;
 
 fn subject() -> Subject {
     Subject {
@@ -142,4 +146,51 @@ fn without_a_handoff_it_says_what_a_move_now_would_do() {
     assert_eq!(page.held, ["Not a Longhorn volume: Handoff leaves it alone."]);
     let unbound = Subject { volume: None, csi: None, ..subject() };
     assert!(explain_volume(&unbound, None, None, &[], at(0)).next[0].contains("no volume yet"));
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_pod_are_as_the_scheduler_is_told() {
+    let pod = Object { kind: Kind::Pod, name: "db-0".into() };
+    let api = plan::tests::cluster();
+    api.put(
+        "/apis/longhorn.io/v1beta2/namespaces/longhorn-system/instancemanagers/im-a",
+        json!({
+        "metadata": {"name": "im-a"}, "spec": {"nodeID": "a", "type": "aio"}, "status": {"currentState": "error"}}),
+    );
+    let page = explain(&api.cluster("shop"), &pod, at(0)).await.unwrap();
+    let nodes = page.nodes.iter().map(|n| (n.node.as_str(), n.score, n.why.as_str())).collect::<Vec<_>>();
+    assert_eq!(
+        nodes,
+        [("b", Some(9), "good replica of 1 of 1"), ("a", None, "no Longhorn instance manager runs on a")]
+    );
+    assert_eq!(page.about, ["Pod shop/db-0 is Running, on a."]);
+    assert!(page.text().contains("\na     -      no Longhorn instance manager runs on a"), "{}", page.text());
+
+    let pod_path = "/api/v1/namespaces/shop/pods/db-0";
+    let claim_path = "/api/v1/namespaces/shop/persistentvolumeclaims/data-one";
+    for (on_pod, on_claim, by_default, told) in [
+        (None, None, None, true),
+        (Some("disabled"), None, None, false),
+        (Some("observe"), None, None, false),
+        (None, Some("disabled"), None, false),
+        (Some("enabled"), Some("disabled"), Some("disabled"), true),
+        (None, None, Some("observe"), false),
+        (None, Some("enabled"), Some("observe"), true),
+    ] {
+        for (path, mode) in [(pod_path, on_pod), (claim_path, on_claim)] {
+            let mut object = api.get(path).unwrap();
+            object["metadata"]["annotations"] = json!(mode.map(|mode| json!({"volumehandoff.io/mode": mode})));
+            api.put(path, object);
+        }
+        let args = by_default.map(|mode| format!("--mode={mode}"));
+        api.put(
+            "/apis/apps/v1/namespaces/handoff-system/deployments/handoff",
+            json!({"metadata": {"name": "handoff"},
+            "spec": {"selector": {}, "template": {"spec": {"containers": [{"name": "handoff", "args": args.into_iter().collect::<Vec<_>>()}]}}}}),
+        );
+        let page = explain(&api.cluster("shop"), &pod, at(0)).await.unwrap();
+        let case = format!("{on_pod:?} {on_claim:?} {by_default:?}");
+        assert_eq!(page.nodes.len(), if told { 2 } else { 0 }, "{case}");
+        assert_eq!(page.about.iter().any(|line| line.contains("is told nothing")), !told, "{case}");
+    }
 }

@@ -53,8 +53,8 @@ impl Look {
         Ok(Self { cluster: index, storage, _watches: watches })
     }
 
-    /// Every node as the scheduler would be told now for a pod with these claims, the best first; empty when none of
-    /// the claims is ours.
+    /// Every node as the scheduler would be told now for a pod with these claims, if Handoff is enabled for them, the
+    /// best first; empty when none of the claims is ours.
     pub fn judge(&self, namespace: &str, claims: &[String]) -> Vec<NodeVerdict> {
         let wanted = Wanted::of(&self.cluster.read(), self.storage.driver(), namespace, claims);
         if wanted.is_empty() {

@@ -14,6 +14,7 @@ use handoff_cluster::settings::LONGEST_HOLD;
 use handoff_coordinator::{
     api::{Hold, VolumeHandoff},
     holds,
+    policy::after,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -161,7 +162,7 @@ fn of_storage(pod: &Pod, held: &[(String, Timestamp)], now: Timestamp) -> Option
     let uid = pod.uid()?;
     // the bound of the installation may be less, never more
     let since = held.iter().find(|(held, _)| *held == uid).map(|(_, since)| *since)?;
-    let until = since + LONGEST_HOLD;
+    let until = after(since, LONGEST_HOLD);
     (now < until).then(|| Found {
         held: Held {
             namespace: pod.namespace().unwrap_or_default(),

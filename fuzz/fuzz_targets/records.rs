@@ -1,0 +1,4 @@
+#![no_main]
+//! See `handoff_fuzz::records`.
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| handoff_fuzz::records(data));
