@@ -168,3 +168,22 @@ async fn a_node_is_judged_only_for_what_is_opted_in() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_volume_of_another_driver_and_a_shared_one_are_left_alone() {
+    for claim in ["foreign", "shared"] {
+        let mut world = World::default();
+        world.pod.claims = vec![claim.into()];
+        assert_eq!(plan(&world, &[claim], &[]), PodPlan::default(), "{claim}");
+        let replica = world.replica();
+        let verdict = replica.judge_eviction(&asked(), false, at(0)).await;
+        assert_eq!(verdict, EvictionVerdict::Allow { note: None }, "{claim}");
+        assert!(replica.judge(&asked(), &Settings::default(), &[claim.to_owned()]).is_none(), "{claim}");
+        assert!(world.api.asked().is_empty(), "{claim}: {:?}", world.api.asked());
+        // beside one of ours they change nothing
+        world.pod.claims.push("data".into());
+        let verdict = world.replica().judge_eviction(&asked(), false, at(0)).await;
+        assert!(matches!(verdict, EvictionVerdict::Allow { .. }), "{verdict:?}");
+        assert!(world.api.get(HANDOFF).is_some(), "{claim}");
+    }
+}

@@ -132,7 +132,18 @@ impl World {
             claim: Some(ObjectKey::new("shop", "data")),
             shared: false,
         });
-        for (name, volume) in [("data", Some("pv")), ("pending", None)] {
+        // not ours: another driver's, and one that several nodes may use
+        for (name, driver, shared) in [("foreign", "other", false), ("shared", "d", true)] {
+            index.put_volume(Volume {
+                name: name.into(),
+                driver: driver.into(),
+                handle: format!("v-{name}"),
+                claim: Some(ObjectKey::new("shop", name)),
+                shared,
+            });
+        }
+        let bound = [("data", "pv"), ("foreign", "foreign"), ("shared", "shared")].map(|(c, v)| (c, Some(v)));
+        for (name, volume) in bound.into_iter().chain([("pending", None)]) {
             index.put_claim(Claim {
                 key: ObjectKey::new("shop", name),
                 uid: format!("uid-{name}"),

@@ -2,7 +2,7 @@
 
 use crate::{
     bench::{Bench, MUTATING, SOON, VALIDATING},
-    checks::outage::scheduled,
+    checks::{outage::scheduled, storage},
     control_plane::User,
     http::{Read, eventually},
     scheduler,
@@ -220,6 +220,11 @@ async fn evicted(bench: &Bench, recorder: &Recorder) -> Result<()> {
     recorder.expect("evict-kubectl-drain", "/validate/evictions", format!("\"name\":\"{name}\""));
     bench.plane.kubectl_ok(&[&["drain", &node], all.as_slice()].concat()).await?;
     bench.plane.kubectl_ok(&["uncordon", &node]).await?;
+    recorder.all().await?;
+    recorder.expect("evict-instance-manager", "/validate/storage-evictions", "\"name\":\"instance-manager-rec\"");
+    let labels = json!({"longhorn.io/component": "instance-manager"});
+    storage::storage_pod(bench, "instance-manager-rec", labels).await?;
+    storage::evict(bench, "longhorn-system", "instance-manager-rec", false).await?.ok()?;
     recorder.all().await
 }
 

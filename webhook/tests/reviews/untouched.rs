@@ -127,9 +127,11 @@ async fn a_second_call_changes_nothing() {
 async fn pods_that_nobody_schedules_get_no_marks() {
     let mut bound = review("pod-create-statefulset");
     bound["request"]["object"]["spec"]["nodeName"] = json!("node-1");
-    for review in
-        [review("pod-create-daemonset"), review("pod-create-mirror"), review("pod-create-without-claims"), bound]
-    {
+    // its annotation alone says so
+    let mut mirror = review("pod-create-mirror");
+    mirror["request"]["object"]["spec"].as_object_mut().unwrap().remove("nodeName").unwrap();
+    let known = ["pod-create-daemonset", "pod-create-mirror", "pod-create-without-claims"].map(review);
+    for review in known.into_iter().chain([bound, mirror]) {
         assert_eq!(admitted_with(all_tiers(), &review).await, None, "{review}");
     }
 }

@@ -15,7 +15,7 @@ use std::time::Instant;
 const BINDINGS: usize = 4;
 
 /// The ticket of ours for a node.
-fn prestage<'a>(attachment: &'a Value, node: &str) -> Option<&'a Value> {
+pub(super) fn prestage<'a>(attachment: &'a Value, node: &str) -> Option<&'a Value> {
     let tickets = attachment["spec"]["attachmentTickets"].as_object()?;
     tickets.values().find(|t| t.text("/nodeID") == node && t.text("/parameters/lastAttachedBy") == "volumehandoff.io")
 }

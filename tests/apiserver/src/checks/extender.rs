@@ -1,14 +1,15 @@
 //! The extender asked by a real kube-scheduler over mTLS.
 
-use super::outage::scheduled;
+use super::{binding::prestage, outage::scheduled};
 use crate::{
     bench::{Bench, SOON},
     control_plane::{NODES, User},
     http::{Read, eventually},
+    kubelet::MANUAL,
     mtls, scheduler,
     world::{Volume, core, longhorn, pod},
 };
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::{
     path::Path,
@@ -61,6 +62,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     prioritize(bench).await?;
     second(bench, &files).await?;
     drop(scheduler);
+    nodes_mode(bench, &files).await?;
     let _scheduler = scheduler::start(bench, "scheduler-verbs", &files, "scheduler-config.yaml", all_verbs).await?;
     bind(bench).await?;
     preempt(bench).await
@@ -148,6 +150,9 @@ async fn filter(bench: &mut Bench) -> Result<()> {
         node.as_deref() == Some("node-b"),
         saw,
     );
+    let woken = bench.admin.get(&core(NS, "pods", "filtered")).await?.ok()?;
+    let said = woken["metadata"]["annotations"]["volumehandoff.io/rescheduled-at"].clone();
+    bench.report.check("and it is by the annotation", said.is_string(), said);
     all_managers(bench, "error").await?;
     opted_out(bench).await?;
     all_managers(bench, "running").await
@@ -190,6 +195,38 @@ async fn prioritize(bench: &mut Bench) -> Result<()> {
         held,
         format!("{} in {calls} calls", found.join(", ")),
     );
+    Ok(())
+}
+
+/// Whole nodes travel, not names.
+async fn nodes_mode(bench: &mut Bench, files: &Path) -> Result<()> {
+    let (names, nodes) = ("nodeCacheCapable: true", "nodeCacheCapable: false");
+    let shipped = std::fs::read_to_string(files.join("scheduler-config.yaml")).context("no configuration")?;
+    ensure!(shipped.contains(names), "the configuration does not say {names}");
+    let edit = |text: String| text.replace(names, nodes);
+    let _scheduler = scheduler::start(bench, "scheduler-nodes", files, "scheduler-config.yaml", edit).await?;
+    let pods = core(NS, "pods", "");
+    let before = bench.replicas.calls(&["hook=\"filter\""]).await?;
+    all_managers(bench, "error").await?;
+    bench.world.instance_manager("node-b", "running").await?;
+    let new = waiting(bench, NS, "whole-nodes", "node-a").await?;
+    bench.admin.create(&pods, &new).await?;
+    let node = scheduled(bench, NS, "whole-nodes").await?;
+    let calls = bench.replicas.calls(&["hook=\"filter\""]).await? - before;
+    let saw = format!("{calls} calls, bound to {}", node.as_deref().unwrap_or("nothing"));
+    let held = calls > 0 && node.as_deref() == Some("node-b");
+    bench.report.check("whole nodes: the pod goes to the only node that can take its volume", held, saw);
+    all_managers(bench, "error").await?;
+    let new = waiting(bench, NS, "no-whole-node", "node-a").await?;
+    bench.admin.create(&pods, &new).await?;
+    let message = rejected(bench, NS, "no-whole-node").await?;
+    let why = message.contains("instance manager");
+    bench.report.check("whole nodes: no node can take the volume, and the event says why", why, message);
+    // the next scheduler finds no pod that waits
+    all_managers(bench, "running").await?;
+    let node = scheduled(bench, NS, "no-whole-node").await?;
+    let saw = node.as_deref().unwrap_or("nowhere");
+    bench.report.check("whole nodes: and goes where it can once it can", node.is_some(), saw);
     Ok(())
 }
 
@@ -238,6 +275,34 @@ async fn bind(bench: &mut Bench) -> Result<()> {
     let calls = bench.replicas.calls(&["hook=\"bind\""]).await? - before;
     let saw = format!("{calls} calls, bound to {}", node.as_deref().unwrap_or("nothing"));
     bench.report.check("bind: Handoff binds the pod", calls == 1 && node.as_deref() == Some("node-c"), saw);
+    asked_for(bench).await
+}
+
+/// A pod that has left its node while a backup ran; no review of the binding comes from this namespace.
+async fn asked_for(bench: &mut Bench) -> Result<()> {
+    let volume = Volume::new(NS, "data-moved");
+    bench.world.volume(&volume, "node-a", &["node-a", "node-b"]).await?;
+    bench.world.backup(&volume, "b-moved", 40).await?;
+    let mut moved = pod(NS, "moved", &[&volume.claim]);
+    moved["metadata"]["annotations"] = json!({MANUAL: ""});
+    bench.world.running(&moved, "node-a").await?;
+    let path = core(NS, "pods", "moved");
+    bench.admin.delete(&path, &json!({})).await?.ok()?;
+    let recorded = eventually(SOON, async || bench.admin.find(&volume.handoff()).await);
+    recorded.await?.context("the move is not recorded")?;
+    bench.admin.delete(&path, &json!({"gracePeriodSeconds": 0})).await?.ok()?;
+    let mut next = pod(NS, "moved", &[&volume.claim]);
+    next["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": "node-b"});
+    bench.admin.create(&core(NS, "pods", ""), &next).await?;
+    let node = scheduled(bench, NS, "moved").await?;
+    let attachment = longhorn("volumeattachments", &volume.handle);
+    let ticket = eventually(SOON, async || {
+        let attachment = bench.admin.get(&attachment).await?.ok()?;
+        Ok(prestage(&attachment, "node-b").cloned())
+    });
+    let ticket = ticket.await?;
+    let held = node.as_deref() == Some("node-b") && ticket.is_some();
+    bench.report.check("bind: Longhorn is asked for the volume on its node", held, ticket.unwrap_or_default());
     Ok(())
 }
 

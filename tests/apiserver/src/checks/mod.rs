@@ -13,7 +13,7 @@ mod optout;
 pub mod outage;
 mod permissions;
 mod snapshot;
-mod storage;
+pub mod storage;
 mod tier;
 mod unrelated;
 

@@ -1,7 +1,8 @@
 //! Every replica killed: the cluster works as without Handoff, and nothing waits longer than it is configured to.
 
+use super::storage;
 use crate::{
-    bench::{Bench, MUTATING, SOON, VALIDATING, Workload},
+    bench::{Bench, MUTATING, SOON, VALIDATING, Workload, bind},
     http::{Answer, Read, eventually},
     report::figure,
     scheduler,
@@ -82,6 +83,18 @@ async fn hooks(bench: &mut Bench, how: &str, ns: &str, [one, two]: [&Workload; 2
         bound.is_some(),
         took,
     );
+    // one that no scheduler takes
+    let name = format!("{}-by-hand", one.pod);
+    let mut by_hand = pod(ns, &name, &[]);
+    by_hand["spec"]["schedulerName"] = json!("nobody");
+    bench.admin.create(&core(ns, "pods", ""), &by_hand).await?;
+    let answer = bind(&bench.admin, ns, &name, "node-a").await?;
+    bounded(bench, how, "a pod is bound", "bindings", answer).await?;
+    let name = format!("instance-manager-{}", one.pod);
+    let labels = json!({"longhorn.io/component": "instance-manager"});
+    storage::storage_pod(bench, &name, labels).await?;
+    let answer = storage::evict(bench, "longhorn-system", &name, false).await?;
+    bounded(bench, how, "a pod of the storage manager is evicted", "storage-evictions", answer).await?;
     let answer = bench.admin.delete(&crate::world::longhorn("snapshots", &two.backup), &json!({})).await?;
     bounded(bench, how, "a snapshot is deleted", "snapshots", answer).await
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde_json::json;
 
 /// A pod in Longhorn's namespace on node-a with these labels.
-async fn storage_pod(bench: &Bench, name: &str, labels: serde_json::Value) -> Result<()> {
+pub async fn storage_pod(bench: &Bench, name: &str, labels: serde_json::Value) -> Result<()> {
     let mut pod = pod("longhorn-system", name, &[]);
     pod["metadata"]["labels"] = labels;
     bench.world.running(&pod, "node-a").await.map(drop)

@@ -36,5 +36,23 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
         let saw = format!("{PODS} pods created, changed and deleted: {ours} calls here, by the API server {called:?}");
         bench.report.check(&format!("{what} cause no call"), ours == 0 && called.is_empty(), saw);
     }
+    bound(bench, ns).await
+}
+
+/// A Binding says nothing of the pod but its name: it is reviewed whatever the pod is, and that is all.
+async fn bound(bench: &mut Bench, ns: &str) -> Result<()> {
+    let before = bench.requests().await?;
+    for n in 0..PODS {
+        let name = format!("bound-{n}");
+        bench.admin.create(&core(ns, "pods", ""), &pod(ns, &name, &[])).await?;
+        bind(&bench.admin, ns, &name, "node-c").await?.ok()?;
+        bench.admin.delete(&core(ns, "pods", &name), &json!({"gracePeriodSeconds": 0})).await?.ok()?;
+    }
+    let after = bench.requests().await?.into_iter();
+    let calls = WEBHOOKS.into_iter().zip(after.zip(before).map(|(after, before)| after - before));
+    let called = calls.filter(|(_, calls)| *calls > 0).collect::<Vec<_>>();
+    let saw = format!("{PODS} pods created, bound and deleted: by the API server {called:?}");
+    let one_each = called == [("bindings", PODS as u64)];
+    bench.report.check("pods without claims: one call for each binding, no other", one_each, saw);
     Ok(())
 }
