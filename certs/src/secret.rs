@@ -107,8 +107,13 @@ struct Held(Secret);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.data.iter_mut().flatten().for_each(|(_, value)| value.0.zeroize());
+        wipe(&mut self.0);
     }
+}
+
+/// Overwrites every value and leaves none; that the bytes are written over is the promise of `zeroize`.
+fn wipe(secret: &mut Secret) {
+    secret.data.iter_mut().flatten().for_each(|(_, value)| value.0.zeroize());
 }
 
 impl Store {
@@ -235,4 +240,19 @@ fn client_data(material: &Material, client: &Identity) -> Data {
 
 fn bytes(text: &str) -> ByteString {
     ByteString(text.as_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_outlives_its_secret() {
+        let entries = [CA_CERT, CA_KEY, TLS_KEY].map(|key| (key.to_owned(), bytes("secret")));
+        let mut secret = Secret { data: Some(entries.into()), ..Secret::default() };
+        wipe(&mut secret);
+        let left = secret.data.unwrap();
+        assert_eq!(left.len(), 3);
+        assert!(left.values().all(|value| value.0.is_empty()), "{:?}", left.keys());
+    }
 }

@@ -3,6 +3,8 @@
 
 mod agent;
 mod args;
+#[cfg(test)]
+mod budgets;
 mod clock;
 mod commands;
 mod crd;

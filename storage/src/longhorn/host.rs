@@ -26,8 +26,15 @@ pub fn table(store: &Store, has_driver: impl Fn(&str) -> bool, driver: &str, ima
         if let Some(reason) = node.not_ready() {
             return Some(format!("Longhorn node {name} is not ready: {reason}"));
         }
-        if let Some(image) = image.filter(|image| image.status.node_deployment_map.get(name) != Some(&true)) {
-            return Some(format!("engine image {} is not deployed on {name}", image.spec.image));
+        if let Some(image) = image {
+            let state = image.status.state.as_str();
+            // Longhorn attaches nothing with it, wherever its files are
+            if matches!(state, "incompatible" | "error") {
+                return Some(format!("engine image {} is in state {state}", image.spec.image));
+            }
+            if image.status.node_deployment_map.get(name) != Some(&true) {
+                return Some(format!("engine image {} is not deployed on {name}", image.spec.image));
+            }
         }
         (!managed.contains(name)).then(|| format!("no Longhorn instance manager runs on {name}"))
     };

@@ -1,6 +1,8 @@
 //! Longhorn, through its custom resources only. Its HTTP API is not used, and nothing is ever detached by force.
 
 mod host;
+#[cfg(test)]
+mod hosting_tests;
 mod resume;
 mod store;
 mod ticket;
