@@ -1,46 +1,19 @@
 //! The webhook behind the listener that serves it: requests over the limits get an error and leave nothing behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "served/holds.rs"]
+mod holds;
 mod served;
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{FutureExt, future::BoxFuture, future::join_all};
+use futures::future::join_all;
 use handoff::listen::Limits;
 use handoff_certs::server_config;
-use handoff_coordinator::verdicts::{Admission, DeletedPod, EvictionVerdict, NewPod, PodPlan, PodRef, SnapshotVerdict};
 use handoff_webhook::{WebhookConfig, router};
+use holds::Holds;
 use serde_json::{Value, json};
 use served::{Stream, answer};
-
-/// Holds every eviction, and has nothing to say of anything else.
-struct Holds;
-
-impl Admission for Holds {
-    fn create(&self, _: &NewPod<'_>) -> PodPlan {
-        PodPlan::default()
-    }
-
-    fn evict(&self, _: PodRef, _: bool) -> BoxFuture<'_, EvictionVerdict> {
-        std::future::ready(EvictionVerdict::Hold { message: "not yet".to_owned() }).boxed()
-    }
-
-    fn evict_storage(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict> {
-        self.evict(pod, dry_run)
-    }
-
-    fn delete(&self, _: DeletedPod, _: bool) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
-    }
-
-    fn bind(&self, _: PodRef, _: String, _: bool) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
-    }
-
-    fn delete_snapshot(&self, _: &str, _: &str) -> SnapshotVerdict {
-        SnapshotVerdict::Allow { note: None }
-    }
-}
 
 struct Server(served::Server);
 

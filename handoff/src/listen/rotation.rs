@@ -4,13 +4,16 @@
 #[allow(dead_code)] // what the tests of the certificates need besides
 #[path = "../../../certs/src/tests/api.rs"]
 mod api;
+#[path = "../../tests/served/holds.rs"]
+mod holds;
 
 use super::{Limits, serve_tls};
 use api::{Api, MUTATING, SECRETS};
-use axum::{Router, body::Bytes, routing::post};
 use handoff_certs::{
     CertsConfig, Clock, Identity, Keeper, Serving, Source, WebhookNames, server_config, server_config_mtls,
 };
+use handoff_webhook::{WebhookConfig, router};
+use holds::Holds;
 use jiff::{SignedDuration, Timestamp};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -199,16 +202,28 @@ impl World {
     }
 }
 
-/// One review: POST, and the same uid back.
+/// One review of an eviction: it must be held, under its own uid.
 async fn call(stream: &mut TlsStream<TcpStream>, uid: &str) -> io::Result<()> {
-    let request = format!("POST /review HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{uid}", uid.len());
-    stream.write_all(request.as_bytes()).await?;
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": uid, "operation": "CREATE", "subResource": "eviction", "name": "db-0", "namespace": "shop",
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "object": {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "db-0"}}}});
+    let review = review.to_string();
+    let head = format!("POST /validate/evictions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", review.len());
+    stream.write_all(format!("{head}{review}").as_bytes()).await?;
     stream.flush().await?;
-    let mut answer = String::new();
-    while !answer.ends_with(&format!("\r\n\r\n{uid}")) {
-        answer.push(stream.read_u8().await?.into());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        head.push(stream.read_u8().await?.into());
     }
-    if answer.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(io::Error::other(answer)) }
+    let lower = head.to_lowercase();
+    let length = lower.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+    let mut body = vec![0; length.ok_or_else(|| io::Error::other(head.clone()))?];
+    stream.read_exact(&mut body).await?;
+    let answer: Value = serde_json::from_slice(&body)?;
+    let response = &answer["response"];
+    let held = response["allowed"] == false && response["status"]["code"] == 429 && response["uid"] == uid;
+    if head.starts_with("HTTP/1.1 200 ") && held { Ok(()) } else { Err(io::Error::other(format!("{head}{answer}"))) }
 }
 
 fn config() -> CertsConfig {
@@ -254,7 +269,8 @@ async fn no_call_fails_through_rotations_of_leaf_and_ca() {
         for (config, addresses) in [(plain, &mut webhooks), (mutual, &mut extenders)] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             addresses.push(listener.local_addr().unwrap());
-            let router = Router::new().route("/review", post(async |body: Bytes| body));
+            // what is behind it is the same on both: here it is how they are reached that counts
+            let router = router(Arc::new(Holds), WebhookConfig::default(), Arc::new(()));
             tokio::spawn(serve_tls(listener, config, router, Limits::default(), serve_until.clone()));
         }
     }

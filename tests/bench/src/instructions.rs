@@ -21,9 +21,10 @@ const MEASURED: &str = "*handoff_bench*instructions*measured*";
 /// How many requests of a kind are counted; enough to make what happens once disappear.
 fn count(work: Work) -> u32 {
     match work {
-        Work::Create | Work::Delete | Work::Evict => 200,
+        Work::Create | Work::Delete | Work::Evict | Work::Bind => 200,
         Work::FilterNames | Work::Prioritize => 10,
         Work::FilterNodes => 3,
+        Work::FilterAllNodes => 1,
     }
 }
 

@@ -17,10 +17,13 @@ use std::{str::FromStr, time::Duration};
 pub const WORLD: (usize, usize, usize) = (2000, 500, 5000);
 /// Full nodes in one call of the extender.
 const FULL_NODES: usize = 1000;
+/// Bytes of each of them when all nodes of the cluster are in one call.
+const LARGE_NODE: usize = 10_000;
 
 const CREATE: &str = include_str!("../../../webhook/tests/recorded/create-statefulset-pod.json");
 const DELETE: &str = include_str!("../../../webhook/tests/recorded/delete-kubectl.json");
 const EVICT: &str = include_str!("../../../webhook/tests/recorded/evict-kubectl-drain.json");
+const BIND: &str = include_str!("../../../webhook/tests/recorded/bind-kube-scheduler.json");
 const ARGS: &str = include_str!("../../../extender/tests/data/args-node-names.json");
 
 /// The flags with their defaults, as `handoff serve` has them.
@@ -54,18 +57,30 @@ pub enum Work {
     Delete,
     /// An eviction of a pod with a volume of ours and no backup in flight.
     Evict,
+    /// A binding of a pod with a volume of ours.
+    Bind,
     /// 5,000 node names, one in fifty of them unfit.
     FilterNames,
     /// Scores for 5,000 node names.
     Prioritize,
     /// 1,000 full nodes.
     FilterNodes,
+    /// 5,000 full nodes of 10 kB each.
+    FilterAllNodes,
 }
 
 impl Work {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Create, Self::Delete, Self::Evict, Self::FilterNames, Self::Prioritize, Self::FilterNodes];
+    pub const ALL: [Self; 8] = [
+        Self::Create,
+        Self::Delete,
+        Self::Evict,
+        Self::Bind,
+        Self::FilterNames,
+        Self::Prioritize,
+        Self::FilterNodes,
+        Self::FilterAllNodes,
+    ];
 
     /// The route.
     pub fn path(self) -> &'static str {
@@ -73,7 +88,8 @@ impl Work {
             Self::Create => "/mutate/pods",
             Self::Delete => "/validate/pods-delete",
             Self::Evict => "/validate/evictions",
-            Self::FilterNames | Self::FilterNodes => "/filter",
+            Self::Bind => "/validate/bindings",
+            Self::FilterNames | Self::FilterNodes | Self::FilterAllNodes => "/filter",
             Self::Prioritize => "/prioritize",
         }
     }
@@ -94,17 +110,40 @@ impl Work {
                 review["request"]["object"]["metadata"] = json!({"name": pod_name(1), "namespace": namespace(1)});
                 review
             }
+            Self::Bind => {
+                let mut review = named(BIND, 1)?;
+                let object = &mut review["request"]["object"];
+                // without its UID: in these caches the pod has another one
+                object["metadata"] = json!({"name": pod_name(1), "namespace": namespace(1)});
+                object["target"]["name"] = json!(node_name(0));
+                review
+            }
             Self::FilterNames | Self::Prioritize => {
                 filter(json!((0..WORLD.2).map(node_name).collect::<Vec<_>>()), Value::Null)?
             }
-            Self::FilterNodes => {
-                let node = full_node().to_string();
-                let nodes = (0..FULL_NODES).map(|at| Value::from_str(&node.replace("@NODE@", &node_name(at))));
-                filter(Value::Null, json!({"metadata": {}, "items": nodes.collect::<Result<Vec<_>, _>>()?}))?
+            Self::FilterNodes => filter(Value::Null, full_nodes(&full_node(), FULL_NODES)?)?,
+            Self::FilterAllNodes => {
+                let mut node = full_node();
+                // a node that has pulled more images
+                let images = node["status"]["images"].as_array().context("the node has no images")?.clone();
+                for image in images.into_iter().cycle() {
+                    if node.to_string().len() >= LARGE_NODE {
+                        break;
+                    }
+                    node["status"]["images"].as_array_mut().context("the node has no images")?.push(image);
+                }
+                filter(Value::Null, full_nodes(&node, WORLD.2)?)?
             }
         };
         Ok(value.to_string().into_bytes())
     }
+}
+
+/// A list of so many nodes like this one.
+fn full_nodes(node: &Value, count: usize) -> anyhow::Result<Value> {
+    let node = node.to_string();
+    let nodes = (0..count).map(|at| Value::from_str(&node.replace("@NODE@", &node_name(at))));
+    Ok(json!({"metadata": {}, "items": nodes.collect::<Result<Vec<_>, _>>()?}))
 }
 
 /// A recorded review, about the pod of the volume `at`.

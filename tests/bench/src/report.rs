@@ -41,10 +41,16 @@ pub fn run(effort: &Effort) -> anyhow::Result<()> {
     rows.times(&bench, Work::Create, "CREATE review, 1 connection, p50 ms", 0.5, 1, "≤ 0.08")?;
     rows.times(&bench, Work::Delete, "DELETE review, volume not ours, p50 ms", 0.5, 1, "≤ 0.048")?;
     rows.times(&bench, Work::Evict, "eviction review, no backup in flight, p50 ms", 0.5, 1, "≤ 0.1")?;
+    rows.times(&bench, Work::Bind, "binding review, p50 ms", 0.5, 1, "≤ 20")?;
+    rows.times(&bench, Work::Bind, "binding review, p99 ms", 0.99, 1, "≤ 20")?;
     rows.times(&bench, Work::FilterNames, "filter, 5,000 names, p99 ms", 0.99, 10, "≤ 2")?;
     rows.rate(&bench, Work::FilterNames, "filter, 5,000 names, 16 connections, req/s", "≥ 2×")?;
     rows.times(&bench, Work::Prioritize, "prioritize, 5,000 names, p99 ms", 0.99, 10, "")?;
     rows.times(&bench, Work::FilterNodes, "filter, 1,000 full nodes, p50 ms", 0.5, 100, "≤ 15")?;
+    for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+        let name = format!("filter, 5,000 full nodes of 10 kB over TLS, {name} ms");
+        rows.times(&bench, Work::FilterAllNodes, &name, quantile, 250, "")?;
+    }
     bench.stop()?;
     let found: PerRequest = instructions::cpu_all()?.into_iter().map(|(work, by, time)| ((work, by), time)).collect();
     rows.per_request("CPU µs per request, without TLS", 1.0, &found);
@@ -81,7 +87,7 @@ fn meaning(work: Work, body: &[u8]) -> anyhow::Result<Value> {
             ensure!(response["patchType"] == "JSONPatch", "no patch: {answer}");
             response["allowed"].clone()
         }
-        Work::Delete | Work::Evict => answer["response"]["allowed"].clone(),
+        Work::Delete | Work::Evict | Work::Bind => answer["response"]["allowed"].clone(),
         Work::FilterNames => Value::from(vec![
             answer["NodeNames"].clone(),
             answer["FailedAndUnresolvableNodes"].as_object().map_or(0, serde_json::Map::len).into(),
@@ -95,7 +101,7 @@ fn meaning(work: Work, body: &[u8]) -> anyhow::Result<Value> {
             let better = scores.into_iter().filter(|(_, score)| *score > Some(worst));
             better.map(|(host, score)| (host, score.unwrap_or_default() - worst)).collect()
         }
-        Work::FilterNodes => answer["Nodes"]["items"].as_array().map_or(0, Vec::len).into(),
+        Work::FilterNodes | Work::FilterAllNodes => answer["Nodes"]["items"].as_array().map_or(0, Vec::len).into(),
     })
 }
 

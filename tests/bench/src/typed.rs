@@ -12,7 +12,8 @@ use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
 use k8s_openapi::{
     api::{
         core::v1::{
-            Affinity, Node, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, PreferredSchedulingTerm,
+            Affinity, Binding, Node, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod,
+            PreferredSchedulingTerm,
         },
         policy::v1::Eviction,
     },
@@ -34,6 +35,7 @@ pub fn router<C: Admission + Placement>(coordinator: Arc<C>) -> Router {
         .route("/mutate/pods", post(create))
         .route("/validate/pods-delete", post(delete))
         .route("/validate/evictions", post(evict))
+        .route("/validate/bindings", post(bind))
         .with_state(coordinator.clone() as Arc<dyn Admission>);
     let extender = Router::new()
         .route("/filter", post(filter))
@@ -143,6 +145,19 @@ async fn evict(State(admission): State<Arc<dyn Admission>>, Json(review): Json<A
         EvictionVerdict::Hold { message } | EvictionVerdict::Gone { message } => response.deny(message),
         EvictionVerdict::Allow { .. } => response,
     };
+    Json(response.into_review())
+}
+
+async fn bind(State(admission): State<Arc<dyn Admission>>, Json(review): Json<AdmissionReview<Binding>>) -> Answer {
+    let request: AdmissionRequest<Binding> = match review.try_into() {
+        Ok(request) => request,
+        Err(error) => return Json(AdmissionResponse::invalid(error).into_review()),
+    };
+    let response = AdmissionResponse::from(&request);
+    let namespace = request.namespace.clone().unwrap_or_default();
+    let Some(Binding { metadata, target }) = request.object else { return Json(response.into_review()) };
+    let pod = PodRef { namespace, name: request.name, uid: metadata.uid };
+    admission.bind(pod, target.name.unwrap_or_default(), request.dry_run).await;
     Json(response.into_review())
 }
 
