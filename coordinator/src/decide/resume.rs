@@ -7,7 +7,7 @@ use crate::{
     reason::Reason,
 };
 use handoff_storage::{BackupState, BackupView};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 /// How often a backup that waits for its turn asks again.
 const TURN_POLL: SignedDuration = SignedDuration::from_secs(5);

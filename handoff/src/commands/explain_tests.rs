@@ -157,7 +157,7 @@ async fn the_nodes_of_a_pod_are_as_the_scheduler_is_told() {
         json!({
         "metadata": {"name": "im-a"}, "spec": {"nodeID": "a", "type": "aio"}, "status": {"currentState": "error"}}),
     );
-    let page = explain(&api.cluster("shop"), &pod, at(0)).await.unwrap();
+    let page = super::explain(&api.cluster("shop"), &pod, at(0)).await.unwrap();
     let nodes = page.nodes.iter().map(|n| (n.node.as_str(), n.score, n.why.as_str())).collect::<Vec<_>>();
     assert_eq!(
         nodes,
@@ -188,7 +188,7 @@ async fn the_nodes_of_a_pod_are_as_the_scheduler_is_told() {
             json!({"metadata": {"name": "handoff"},
             "spec": {"selector": {}, "template": {"spec": {"containers": [{"name": "handoff", "args": args.into_iter().collect::<Vec<_>>()}]}}}}),
         );
-        let page = explain(&api.cluster("shop"), &pod, at(0)).await.unwrap();
+        let page = super::explain(&api.cluster("shop"), &pod, at(0)).await.unwrap();
         let case = format!("{on_pod:?} {on_claim:?} {by_default:?}");
         assert_eq!(page.nodes.len(), if told { 2 } else { 0 }, "{case}");
         assert_eq!(page.about.iter().any(|line| line.contains("is told nothing")), !told, "{case}");
