@@ -53,7 +53,7 @@ pub async fn run(args: CordonCheckArgs) -> anyhow::Result<End> {
     let cluster = args.cluster.connect().await?;
     let now = Timestamp::now();
     let plan = plan::plan(&plan::gather(&cluster, &args.node).await?, now);
-    let verdict = verdict(&plan, installation::leader(&cluster, now).await?.as_deref());
+    let verdict = verdict(&plan, installation::leader(&cluster, installation::NAME, now).await?.as_deref());
     output::print(&verdict, args.output.output)?;
     Ok(match verdict.answer {
         Answer::Safe => End::Yes,

@@ -52,10 +52,10 @@ fn set<T: FromStr>(deployment: &Deployment, flag: &str, variable: &str) -> Optio
     by_flag.or_else(by_variable)?.parse().ok()
 }
 
-/// Who leads, if the lease is held now.
-pub async fn leader(cluster: &Cluster, now: Timestamp) -> anyhow::Result<Option<String>> {
+/// Who leads, if the lease of this name is held now.
+pub async fn leader(cluster: &Cluster, name: &str, now: Timestamp) -> anyhow::Result<Option<String>> {
     let api = Api::<Lease>::namespaced(cluster.client.clone(), &cluster.handoff);
-    let lease = api.get_opt(NAME).await.context("cannot read Handoff's lease")?;
+    let lease = api.get_opt(name).await.with_context(|| format!("cannot read Lease {name}"))?;
     Ok(leader_of(lease.as_ref(), now))
 }
 

@@ -31,6 +31,8 @@ use tokio::time::Instant;
 /// How long our replicas are given to end.
 const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(500);
+/// Ours, and the second scheduler, where there is one: Deployments, each with a lease of its name.
+const DEPLOYMENTS: [&str; 2] = [installation::NAME, "handoff-scheduler"];
 
 /// `handoff uninstall`.
 #[derive(Args, Debug)]
@@ -41,6 +43,9 @@ pub struct UninstallArgs {
     /// Also while backups are owed: they stay as Longhorn left them, and nobody makes them complete.
     #[arg(long)]
     pub force: bool,
+    /// Keep the VolumeHandoffs, also while backups are owed: the next installation takes them up.
+    #[arg(long, conflicts_with = "force")]
+    pub keep_handoffs: bool,
     /// Say what would be withdrawn, and do nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -66,6 +71,8 @@ pub struct Uninstalled {
     pub owed: Vec<String>,
     /// Refused because of them.
     pub refused: bool,
+    /// They are left to the next installation.
+    pub kept: bool,
     /// Nothing was done.
     pub dry_run: bool,
     /// What is withdrawn, in this order.
@@ -86,8 +93,10 @@ pub enum Step {
         /// Name of the configuration.
         name: String,
     },
-    /// Our replicas end.
+    /// The replicas of a Deployment end.
     Replicas {
+        /// Its name.
+        name: String,
         /// So many were wanted.
         count: i32,
     },
@@ -100,8 +109,11 @@ pub enum Step {
         /// Its node.
         node: String,
     },
-    /// Who leads.
-    Lease,
+    /// Who leads the replicas of a Deployment.
+    Lease {
+        /// Its name.
+        name: String,
+    },
     /// Since when storage pods are held.
     Holds,
     /// Certificates that we have made.
@@ -123,9 +135,9 @@ impl Step {
         match self {
             Self::MutatingWebhooks { name } => format!("MutatingWebhookConfiguration {name}"),
             Self::ValidatingWebhooks { name } => format!("ValidatingWebhookConfiguration {name}"),
-            Self::Replicas { count } => format!("{count} replica(s) of Deployment {}", installation::NAME),
+            Self::Replicas { name, count } => format!("{count} replica(s) of Deployment {name}"),
             Self::PreStage { volume, node, .. } => format!("pre-stage of Longhorn volume {volume} on {node}"),
-            Self::Lease => format!("Lease {}", installation::NAME),
+            Self::Lease { name } => format!("Lease {name}"),
             Self::Holds => format!("ConfigMap {}", holds::NAME),
             Self::Secret { name } => format!("Secret {name}"),
             Self::Handoff { namespace, name } => format!("VolumeHandoff {namespace}/{name}"),
@@ -140,9 +152,10 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<End> {
     // without the definition there is nothing of it
     let handoffs = if crd_is_gone(&handoffs) { Vec::new() } else { handoffs? };
     let owed = handoffs.iter().flat_map(owed_by).collect::<Vec<_>>();
-    let refused = !owed.is_empty() && !args.force;
+    let refused = !owed.is_empty() && !args.force && !args.keep_handoffs;
+    let handoffs = if args.keep_handoffs { Vec::new() } else { handoffs };
     let steps = find(&cluster, &args.webhook_configuration, &args.certs_secret, &handoffs).await?;
-    let report = Uninstalled { owed, refused, dry_run: args.dry_run, steps };
+    let report = Uninstalled { owed, refused, kept: args.keep_handoffs, dry_run: args.dry_run, steps };
     if !refused && !args.dry_run && !report.steps.is_empty() {
         let list = report.steps.iter().map(|s| format!("  {}", s.text())).collect::<Vec<_>>().join("\n");
         if !output::confirm(&format!("Withdraw from namespace {}:\n{list}\n?", cluster.handoff), args.yes)? {
@@ -180,12 +193,16 @@ async fn find(
     if get::<ValidatingWebhookConfiguration>(&Api::all(client.clone()), webhooks).await?.is_some() {
         steps.push(Step::ValidatingWebhooks { name });
     }
-    let deployment = get::<Deployment>(&Api::namespaced(client.clone(), own), installation::NAME).await?;
-    let count = deployment.map(|d| d.spec.replicas.unwrap_or(1)).filter(|count| *count > 0);
-    steps.extend(count.map(|count| Step::Replicas { count }));
+    for name in DEPLOYMENTS {
+        let deployment = get::<Deployment>(&Api::namespaced(client.clone(), own), name).await?;
+        let count = deployment.map(|d| d.spec.replicas.unwrap_or(1)).filter(|count| *count > 0);
+        steps.extend(count.map(|count| Step::Replicas { name: name.to_owned(), count }));
+    }
     steps.extend(prestages(cluster).await?);
-    if get::<Lease>(&Api::namespaced(client.clone(), own), installation::NAME).await?.is_some() {
-        steps.push(Step::Lease);
+    for name in DEPLOYMENTS {
+        if get::<Lease>(&Api::namespaced(client.clone(), own), name).await?.is_some() {
+            steps.push(Step::Lease { name: name.to_owned() });
+        }
     }
     if get::<ConfigMap>(&Api::namespaced(client.clone(), own), holds::NAME).await?.is_some() {
         steps.push(Step::Holds);
@@ -228,9 +245,9 @@ async fn withdraw(cluster: &Cluster, steps: &[Step]) -> anyhow::Result<()> {
             Step::ValidatingWebhooks { name } => {
                 delete(&Api::<ValidatingWebhookConfiguration>::all(client.clone()), name).await
             }
-            Step::Replicas { .. } => end_replicas(cluster, &mut progress).await,
+            Step::Replicas { name, .. } => end_replicas(cluster, name, &mut progress).await,
             Step::PreStage { volume, ticket, .. } => withdraw_prestage(cluster, volume, ticket).await,
-            Step::Lease => delete(&Api::<Lease>::namespaced(client.clone(), own), installation::NAME).await,
+            Step::Lease { name } => delete(&Api::<Lease>::namespaced(client.clone(), own), name).await,
             Step::Holds => delete(&Api::<ConfigMap>::namespaced(client.clone(), own), holds::NAME).await,
             Step::Secret { name } => delete(&Api::<Secret>::namespaced(client.clone(), own), name).await,
             Step::Handoff { namespace, name } => {
@@ -253,24 +270,24 @@ where
     }
 }
 
-/// Scales the Deployment to zero, and waits until no replica is left that could act.
-async fn end_replicas(cluster: &Cluster, progress: &mut Progress) -> anyhow::Result<()> {
+/// Scales a Deployment to zero, and waits until no replica is left that could act.
+async fn end_replicas(cluster: &Cluster, name: &str, progress: &mut Progress) -> anyhow::Result<()> {
     let api = Api::<Deployment>::namespaced(cluster.client.clone(), &cluster.handoff);
     let patch = json!({"spec": {"replicas": 0}});
-    api.patch(installation::NAME, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
     let until = Instant::now() + PATIENCE;
     loop {
-        let deployment = api.get(installation::NAME).await?;
+        let deployment = api.get(name).await?;
         let seen = deployment.status.as_ref().and_then(|s| s.observed_generation) >= deployment.metadata.generation;
         let left = deployment.status.as_ref().and_then(|s| s.replicas).unwrap_or(0);
-        let leader = installation::leader(cluster, Timestamp::now()).await?;
+        let leader = installation::leader(cluster, name, Timestamp::now()).await?;
         if seen && left == 0 && leader.is_none() {
             return Ok(());
         }
         if Instant::now() >= until {
-            bail!("{left} replica(s) are still there, {} leads", leader.as_deref().unwrap_or("none of them"));
+            bail!("{left} replica(s) of {name} are still there, {} leads", leader.as_deref().unwrap_or("none of them"));
         }
-        progress.say("waiting for the replicas to end");
+        progress.say(&format!("waiting for the replicas of {name} to end"));
         tokio::time::sleep(POLL).await;
     }
 }
@@ -295,9 +312,8 @@ impl Report for Uninstalled {
         }
         let what = if self.dry_run { "would withdraw" } else { "withdrawn" };
         lines.extend(self.steps.iter().map(|s| format!("{what}: {}", s.text())));
-        lines.extend(
-            self.owed.iter().map(|owed| format!("{}: {owed}", paint(Tone::Doubtful, "no longer owed by anybody"))),
-        );
+        let left = if self.kept { "left to the next installation" } else { "no longer owed by anybody" };
+        lines.extend(self.owed.iter().map(|owed| format!("{}: {owed}", paint(Tone::Doubtful, left))));
         if !self.dry_run {
             lines.push("Now remove the rest: kubectl delete -k deploy/kustomize, or helm uninstall.".to_owned());
         }
@@ -321,21 +337,22 @@ mod tests {
         for kind in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
             api.put_all(&format!("{WEBHOOKS}/{kind}"), ["handoff", "other"].map(|n| json!({"metadata": {"name": n}})));
         }
-        api.put(
-            "/apis/apps/v1/namespaces/handoff-system/deployments/handoff",
-            json!({"metadata": {"name": "handoff", "generation": 1}, "status": {"observedGeneration": 1},
-                "spec": {"replicas": 2, "selector": {}, "template": {}}}),
-        );
+        for name in DEPLOYMENTS {
+            api.put(
+                &format!("/apis/apps/v1/namespaces/handoff-system/deployments/{name}"),
+                json!({"metadata": {"name": name, "generation": 1}, "status": {"observedGeneration": 1},
+                    "spec": {"replicas": 2, "selector": {}, "template": {}}}),
+            );
+            api.put(
+                &format!("/apis/coordination.k8s.io/v1/namespaces/handoff-system/leases/{name}"),
+                json!({"metadata": {"name": name}, "spec": {"holderIdentity": ""}}),
+            );
+        }
         let ticket = |by: &str| json!({"nodeID": "b", "type": "csi-attacher", "parameters": {"lastAttachedBy": by}});
         api.put_all(TICKETS, [
             json!({"metadata": {"name": "v1"}, "spec": {"attachmentTickets": {"ours": ticket(GROUP), "csi": ticket("")}}}),
             json!({"metadata": {"name": "v2"}, "spec": {"attachmentTickets": {"csi": ticket("")}}}),
         ]);
-        api.put(
-            "/apis/coordination.k8s.io/v1/namespaces/handoff-system/leases/handoff",
-            json!({
-            "metadata": {"name": "handoff"}, "spec": {"holderIdentity": ""}}),
-        );
         api.put(&format!("{OWN}/configmaps/handoff-holds"), json!({"metadata": {"name": "handoff-holds"}}));
         let secret =
             |name: &str, by: &str| json!({"metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": by}}});
@@ -366,8 +383,10 @@ mod tests {
                 "handoff of mutatingwebhookconfigurations",
                 "handoff of validatingwebhookconfigurations",
                 "handoff of deployments",
+                "handoff-scheduler of deployments",
                 "v1 of volumeattachments",
                 "handoff of leases",
+                "handoff-scheduler of leases",
                 "handoff-holds of configmaps",
                 "handoff-certs of secrets",
                 "one of volumehandoffs",
@@ -378,7 +397,7 @@ mod tests {
         assert!(find(&cluster, "handoff", "handoff-certs", &[]).await.unwrap().is_empty(), "nothing is left");
         // again: what is gone already is no error
         withdraw(&cluster, &steps[..2]).await.unwrap();
-        withdraw(&cluster, &steps[4..]).await.unwrap();
+        withdraw(&cluster, &steps[5..]).await.unwrap();
     }
 
     #[tokio::test]
@@ -397,7 +416,7 @@ mod tests {
         let cluster = api.cluster("shop");
         let steps = find(&cluster, "handoff", "handoff-certs", &[]).await.unwrap();
         api.forbid("/apis/coordination.k8s.io/v1/namespaces/handoff-system/leases/handoff");
-        let error = format!("{:#}", withdraw(&cluster, &steps[3..]).await.unwrap_err());
+        let error = format!("{:#}", withdraw(&cluster, &steps[4..]).await.unwrap_err());
         assert!(error.contains("cannot withdraw Lease handoff") && error.contains("Forbidden"), "{error}");
         assert_eq!(api.writes().len(), 1, "the pre-stage, which came before");
     }
@@ -405,10 +424,13 @@ mod tests {
     #[test]
     fn what_is_owed_is_named() {
         assert_eq!(owed_by(&handoff("one")), ["backup b1 of shop/one"]);
-        let report =
-            Uninstalled { owed: owed_by(&handoff("one")), refused: true, dry_run: false, steps: vec![Step::Lease] };
+        let steps = vec![Step::Lease { name: "handoff".into() }];
+        let mut report =
+            Uninstalled { owed: owed_by(&handoff("one")), refused: true, kept: false, dry_run: false, steps };
         let text = report.text();
         assert!(text.contains("backup b1 of shop/one is owed") && text.contains("--force"), "{text}");
         assert!(!text.contains("withdrawn"), "{text}");
+        (report.refused, report.kept) = (false, true);
+        assert!(report.text().contains("left to the next installation: backup b1 of shop/one"), "{}", report.text());
     }
 }

@@ -10,15 +10,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 )
 
-func archive(t *testing.T, binary string) []byte {
+func archive(t *testing.T, files ...string) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "image.tar")
-	if text, err := exec.Command(deploy("image/archive"), out, "handoff:1.2.3", binary).CombinedOutput(); err != nil {
+	if text, err := exec.Command(deploy("image/archive"), append([]string{out, "handoff:1.2.3"}, files...)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
 	return []byte(readFile(t, out))
@@ -49,12 +50,14 @@ func TestTheSameProgramGivesTheSameImage(t *testing.T) {
 	}
 }
 
-func TestTheImageIsOneFileForNobodyInParticular(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "program")
-	if err := os.WriteFile(program, []byte("program"), 0o600); err != nil {
-		t.Fatal(err)
+func TestTheImageIsTheProgramAndWhatItIsMadeOfForNobodyInParticular(t *testing.T) {
+	program, sbom := filepath.Join(t.TempDir(), "program"), filepath.Join(t.TempDir(), "sbom")
+	for _, file := range []string{program, sbom} {
+		if err := os.WriteFile(file, []byte(filepath.Base(file)), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	parts := untar(t, archive(t, program))
+	parts := untar(t, archive(t, program, sbom))
 	var manifest []struct {
 		Config   string
 		RepoTags []string
@@ -78,7 +81,8 @@ func TestTheImageIsOneFileForNobodyInParticular(t *testing.T) {
 		t.Error(config)
 	}
 	files := untar(t, layer)
-	if program, there := files["handoff"]; len(files) != 1 || !there || program.mode != 0o755 || string(program.text) != "program" {
+	want := map[string]part{"handoff": {0o755, []byte("program")}, "handoff.cdx.json": {0o644, []byte("sbom")}}
+	if !reflect.DeepEqual(files, want) {
 		t.Errorf("%v", files)
 	}
 }

@@ -193,8 +193,9 @@ podAnnotations: {prometheus.io/scrape: "true"}
 podLabels: {team: storage}
 networkPolicy: {apiServerPorts: [16443], extraEgress: [{ports: [{port: 4317, protocol: TCP}]}]}
 resourceQuota: {enabled: true}
+monitoring: {podMonitor: {enabled: true, labels: {release: prometheus}}, prometheusRule: {enabled: true}, dashboard: {enabled: true}}
 crd: {keep: true}`,
-	"little": "agent: {enabled: false}\nnetworkPolicy: {enabled: false}\npodDisruptionBudget: {enabled: false}\ncrd: {install: false}",
+	"little": "agent: {enabled: false}\nnetworkPolicy: {enabled: false}\npodDisruptionBudget: {enabled: false}\ncrd: {install: false}\nuninstallHook: {enabled: false}",
 }
 
 const files = "certificates: {source: files, secretName: my-certificate, caBundle: Y2E=}"

@@ -28,6 +28,7 @@ func TestWrongValuesAreRefusedByName(t *testing.T) {
 		"podLabels: {app.kubernetes.io/name: other}":     "app.kubernetes.io/name",
 		"agent: {kubeletDirectory: relative}":            "/agent/kubeletDirectory",
 		"networkPolicy: {apiServerPorts: []}":            "/networkPolicy/apiServerPorts",
+		"monitoring: {podMonitor: {interval: often}}":    "/monitoring/podMonitor/interval",
 		"longhorn: {namespace: handoff-system}":          "Handoff needs a namespace of its own",
 		"agent: {namespace: handoff-system}":             "Handoff needs a namespace of its own",
 		"agent: {namespace: longhorn-system}":            "agent.namespace",
@@ -87,7 +88,7 @@ func TestAnotherNamespaceIsNamedEverywhere(t *testing.T) {
 			}
 			// the script's default
 			if strings.Contains(strings.ReplaceAll(string(one), "HANDOFF_NAMESPACE:-handoff-system", ""), namespace) &&
-				!strings.Contains(o.name(), "handoff-scheduler-files") && o.text("kind") != "PrometheusRule" && !strings.Contains(o.name(), "dashboard") {
+				!strings.Contains(o.name(), "handoff-scheduler-files") {
 				t.Errorf("%s: %s names %s", name, o.name(), namespace)
 			}
 		}

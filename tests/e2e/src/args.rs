@@ -29,6 +29,9 @@ pub struct Common {
     /// The kustomization that installs Handoff.
     #[arg(long, global = true, default_value = "deploy/kustomize")]
     pub deploy: PathBuf,
+    /// Handoff is installed already, another way: it is left as it is.
+    #[arg(long, global = true)]
+    pub installed: bool,
     /// Image of the workload; needs `sh`, `head`, `find`, `sync` and `sha256sum`.
     #[arg(long, global = true, default_value = "lab.local/shell:1")]
     pub image: String,
@@ -62,6 +65,8 @@ pub enum Command {
     Storm(StormArgs),
     /// A short series with every check; the last line says how many passed.
     Ci(CiArgs),
+    /// The tools as people call them: every command, in every format, as `handoff` and as `kubectl handoff`.
+    Cli(CliArgs),
 }
 
 /// `demo`.
@@ -148,11 +153,22 @@ pub struct CiArgs {
     pub json: Option<PathBuf>,
 }
 
+/// `cli`.
+#[derive(Debug, Parser)]
+pub struct CliArgs {
+    /// The program.
+    #[arg(long)]
+    pub handoff: PathBuf,
+    /// Kind of the workload.
+    #[arg(long, default_value = "statefulset")]
+    pub workload: WorkloadKind,
+}
+
 impl Command {
     /// Fresh data under each backup, in MiB, unless asked otherwise.
     pub fn data(&self) -> u32 {
         match self {
-            Self::Ci(_) | Self::Interrupt(_) => 100,
+            Self::Ci(_) | Self::Cli(_) | Self::Interrupt(_) => 100,
             Self::Storm(_) => 40,
             Self::Demo(_) | Self::Moves(_) => 200,
         }

@@ -73,9 +73,12 @@ impl Bench {
         }
     }
 
-    /// Installs Handoff from the kustomization and waits until it serves.
+    /// Installs Handoff from the kustomization, unless it is there already, and waits until it serves.
     pub async fn with_handoff(&self) -> Result<()> {
-        handoff::install(&self.cluster, &self.common.deploy).await
+        if !self.common.installed {
+            handoff::install(&self.cluster, &self.common.deploy).await?;
+        }
+        handoff::serves(&self.cluster).await
     }
 
     /// The cluster as it would be had Handoff never been there.

@@ -3,7 +3,7 @@
 use crate::{
     args::{Args, Command},
     bench::{self, Bench},
-    demo, interruptions, moves, storm,
+    cli, demo, interruptions, moves, storm,
 };
 use anyhow::Result;
 
@@ -17,6 +17,7 @@ pub async fn run(args: Args) -> Result<bool> {
             Command::Interrupt(interrupt) => interruptions::run(&bench, &interrupt).await,
             Command::Storm(args) => storm::run(&bench, &args).await,
             Command::Ci(ci) => moves::ci(&bench, &ci).await,
+            Command::Cli(args) => cli::run(&bench, &args).await,
         }
     };
     let result = bench::until_interrupted(Box::pin(work)).await;

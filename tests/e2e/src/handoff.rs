@@ -18,12 +18,16 @@ pub const NAME: &str = "handoff";
 pub const PODS: &str = "app.kubernetes.io/name=handoff";
 const START: Duration = Duration::from_mins(3);
 
-/// Installs it as a user would, and waits until both replicas serve and the API server knows their CA.
+/// Installs it as a user would.
 pub async fn install(cluster: &Cluster, kustomization: &Path) -> Result<()> {
     let path = kustomization.to_str().context("the path of the kustomization is not UTF-8")?;
     kubectl(&["apply", "-k", path]).await?;
     // an earlier withdrawal set it to 0, and `apply` may find nothing changed
-    cluster.merge(&DEPLOYMENT, NAMESPACE, NAME, &json!({"spec": {"replicas": 2}})).await?;
+    cluster.merge(&DEPLOYMENT, NAMESPACE, NAME, &json!({"spec": {"replicas": 2}})).await
+}
+
+/// Waits until both replicas serve and the API server knows their CA.
+pub async fn serves(cluster: &Cluster) -> Result<()> {
     until(START, "Handoff to serve", async || {
         let deployment = cluster.get(&DEPLOYMENT, NAMESPACE, NAME).await?;
         let count = |pointer| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);

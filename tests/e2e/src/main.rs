@@ -6,6 +6,7 @@ mod attacher;
 mod backup;
 mod bench;
 mod budget;
+mod cli;
 mod cluster;
 mod command;
 mod demo;

@@ -72,3 +72,33 @@ matchExpressions:
 - {port: {{ . }}, protocol: TCP}
 {{- end }}
 {{- end }}
+
+{{/* The pod of a tool of ours that runs to its end. Argument: dict of root, name (of the account too) and args. */}}
+{{- define "handoff.toolPod" -}}
+{{- $root := .root -}}
+serviceAccountName: {{ .name }}
+enableServiceLinks: false
+restartPolicy: Never
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with $root.Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.tolerations }}
+tolerations: {{- toYaml . | nindent 0 }}
+{{- end }}
+securityContext: {{- include "handoff.podSecurity" $root | nindent 2 }}
+containers:
+- name: handoff
+  image: {{ include "handoff.image" $root }}
+  imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+  args: {{ toJson .args }}
+  env:
+  - {name: HANDOFF_NAMESPACE, value: {{ $root.Release.Namespace }}}
+  - {name: HANDOFF_LONGHORN_NAMESPACE, value: {{ $root.Values.longhorn.namespace }}}
+  resources:
+    requests: {cpu: 10m, memory: 16Mi}
+    limits: {memory: 128Mi}
+  securityContext: {{- include "handoff.containerSecurity" $root | nindent 4 }}
+{{- end }}
