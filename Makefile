@@ -13,9 +13,9 @@ STATIC := x86_64-unknown-linux-gnu
 BINARY := $(CARGO_TARGET_DIR)/$(STATIC)/ci/handoff
 IMAGE := handoff:0.1.0
 E2E := $(CARGO_TARGET_DIR)/debug/handoff-e2e
-DENY_VERSION := 0.20.2
 # by version, so that another one is built beside it
-DENY := $(HANDOFF_CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+DENY := $(HANDOFF_CACHE)/tools/cargo-deny-0.20.2/bin/cargo-deny
+export CYCLONEDX := $(HANDOFF_CACHE)/tools/cargo-cyclonedx-0.5.9/bin/cargo-cyclonedx
 
 .PHONY: help
 help: ## this list
@@ -31,7 +31,7 @@ test: check fuzz apiserver-test e2e-ready ## everything: the fast part, decoders
 
 .PHONY: check
 check: rust browser $(DENY) ## the fast part: format, lints, licences, unit, property and in-process HTTP tests, manifests
-	tests/links
+	tests/docs
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace
@@ -72,6 +72,10 @@ fuzz: rust ## every decoder under libFuzzer, SECONDS=10 each, from the corpus in
 	    -verbosity=0 -print_final_stats=1 -artifact_prefix=$$found. $$found fuzz/corpus/$$target; \
 	done
 
+.PHONY: chart-test
+chart-test: e2e-ready ## the chart on the lab: install, test, upgrade and uninstall in and after a move; the tools
+	tests/run chart
+
 .PHONY: e2e
 e2e: e2e-ready ## the real-cluster test on the cluster of $$KUBECONFIG (it must have Longhorn), or on the lab
 	tests/run e2e
@@ -99,7 +103,16 @@ throughput: binary ## pods per second of a real kube-scheduler with 500 nodes, w
 	tests/run throughput
 
 .PHONY: image
-image: binary ## the image, FROM scratch, as an archive in the cache
+image: rust $(CYCLONEDX) ## the image, FROM scratch, as an archive in the cache, and what it is made of beside it
+	deploy/image/build $(HANDOFF_CACHE)/handoff-image.tar $(IMAGE)
+
+.PHONY: reproducible
+reproducible: rust $(CYCLONEDX) ## build the image in this directory and in another, and compare the bytes
+	deploy/image/reproducible $(IMAGE)
+
+# what tests put into clusters: the same code, sooner
+.PHONY: test-image
+test-image: binary
 	deploy/image/archive $(HANDOFF_CACHE)/handoff-image.tar $(IMAGE) $(BINARY)
 
 .PHONY: deploy-test
@@ -128,9 +141,9 @@ cli-docs: rust ## write docs/cli.md anew, from the flags
 e2e-ready: rust
 	cargo build -p handoff-e2e
 
-# about 220 s of CPU, once per machine
-$(DENY): | rust
-	env -u CARGO_TARGET_DIR cargo install --locked --version $(DENY_VERSION) --root $(abspath $(@D)/..) cargo-deny
+# name and version are in the path; minutes of CPU, once per machine
+$(DENY) $(CYCLONEDX): | rust
+	env -u CARGO_TARGET_DIR cargo install --locked --root $(abspath $(@D)/..) $(@F)@$(lastword $(subst -, ,$(notdir $(abspath $(@D)/..))))
 
 .PHONY: rust
 rust:

@@ -62,6 +62,8 @@ pub async fn run(bench: &Bench, args: &CliArgs) -> Result<bool> {
         claims.push(tools.refusal(words, code).await?);
     }
     claims.extend(tools.texts().await?);
+    let listed = workload::kubectl(&["get", "vho", "-A"]).await;
+    claims.push(Claim::new("kubectl get vho -A", listed.is_ok(), String::new()));
     print_claims(&claims);
     let (passed, failed): (Vec<_>, Vec<_>) = claims.iter().partition(|c| c.holds);
     println!("{} passed, {} failed", passed.len(), failed.len());

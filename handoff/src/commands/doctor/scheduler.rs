@@ -63,7 +63,7 @@ fn extender(pages: &[String]) -> Check {
         0 => "no scheduler has asked since the replicas were started".to_owned(),
         asked => format!("asked {asked} times since the replicas were started"),
     };
-    let fix = "optional: deploy/README.md, The scheduler. Without it, new pods are only drawn to nodes that can take \
+    let fix = "optional: docs/scheduler-wiring.md. Without it, new pods are only drawn to nodes that can take \
                their volumes";
     Check::advised("scheduler extender", asked > 0, says, fix)
 }
