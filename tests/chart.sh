@@ -98,7 +98,7 @@ chart() {
   local moving=$! ended=0
   check "a backup is owed" within 900 owes
   before=$(bundles || true)
-  check "helm upgrade with another value" helm upgrade handoff deploy/helm/handoff --reuse-values --set $settings=45s
+  check "helm upgrade with another value" helm upgrade handoff deploy/helm/handoff --reset-then-reuse-values --set $settings=45s
   check "the webhooks keep their caBundle" same "$before" "$(bundles)"
   check "helm uninstall is refused while the backup is owed" refused
   check "nothing was withdrawn" same "$before" "$(bundles)"

@@ -23,6 +23,7 @@ pub struct Api(Arc<Mutex<Inner>>);
 struct Inner {
     objects: BTreeMap<String, Value>,
     version: u64,
+    asked: BTreeSet<String>,
     writes: Vec<String>,
     conflicts: usize,
     forbidden: BTreeSet<String>,
@@ -74,6 +75,11 @@ impl Api {
     /// Whatever is asked of this path, the answer is 403.
     pub fn forbid(&self, path: &str) {
         self.0.lock().unwrap().forbidden.insert(path.to_owned());
+    }
+
+    /// Method and path of everything that was asked.
+    pub fn asked(&self) -> BTreeSet<String> {
+        self.0.lock().unwrap().asked.clone()
     }
 
     /// Every write that was done, oldest first: method and path.
@@ -203,6 +209,7 @@ async fn serve(State(api): State<Api>, method: Method, uri: Uri, headers: Header
         return Response::new(Body::from_stream(silence));
     }
     let mut inner = api.0.lock().unwrap();
+    inner.asked.insert(format!("{method} {}", uri.path()));
     if let Some(text) = inner.texts.get(uri.path()) {
         return Response::new(Body::from(text.clone()));
     }

@@ -23,6 +23,8 @@ pub mod uninstall;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod rights;
+#[cfg(test)]
 mod tests;
 
 use std::process::ExitCode;

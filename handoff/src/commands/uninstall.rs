@@ -323,7 +323,7 @@ impl Report for Uninstalled {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{fake::Api as Fake, tests::handoff};
+    use super::super::{fake::Api as Fake, rights, tests::handoff};
     use super::*;
     use handoff_coordinator::api::GROUP;
 
@@ -398,6 +398,18 @@ mod tests {
         // again: what is gone already is no error
         withdraw(&cluster, &steps[..2]).await.unwrap();
         withdraw(&cluster, &steps[5..]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_charts_hook_may_do_just_that() {
+        let api = installed();
+        let cluster = api.cluster("shop");
+        let handoffs = look::handoffs(&cluster, None).await.unwrap();
+        withdraw(&cluster, &find(&cluster, "handoff", "handoff-certs", &handoffs).await.unwrap()).await.unwrap();
+        // Secrets of cert-manager stay; in an installation without it both are ours
+        delete(&Api::<Secret>::namespaced(cluster.client, "handoff-system"), "handoff-certs-scheduler").await.unwrap();
+        let template = include_str!("../../../deploy/helm/handoff/templates/uninstall.yaml");
+        assert_eq!(rights::compare(template, &api.asked()), (Vec::new(), Vec::new()));
     }
 
     #[tokio::test]

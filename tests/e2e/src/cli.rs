@@ -109,7 +109,8 @@ impl Tools {
     fn of(program: &Path) -> Result<Self> {
         let program = program.canonicalize().with_context(|| format!("no program {}", program.display()))?;
         let plugins = tempfile::tempdir().context("a directory for the plugin")?;
-        std::os::unix::fs::symlink(&program, plugins.path().join("kubectl-handoff")).context("a link to the program")?;
+        std::os::unix::fs::symlink(&program, plugins.path().join("kubectl-handoff"))
+            .context("a link to the program")?;
         let old = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths([plugins.path().to_owned()].into_iter().chain(env::split_paths(&old)));
         Ok(Self { program, path: path.context("PATH")?, _plugins: plugins })
@@ -151,7 +152,8 @@ impl Tools {
                     Err(error) => (false, error.to_string()),
                 },
             };
-            let said = if holds { String::new() } else { format!(": {}{text}", String::from_utf8_lossy(&output.stderr)) };
+            let said =
+                if holds { String::new() } else { format!(": {}{text}", String::from_utf8_lossy(&output.stderr)) };
             claims.push(Claim::new(&format!("{name} -o {format}"), holds, format!("{}, {found}{said}", output.status)));
         }
         Ok(claims)
@@ -208,7 +210,8 @@ mod tests {
         assert_eq!(answered(&json!({"answer": "Blocked"})), Some(4));
         assert_eq!(answered(&json!({})), None);
         assert_eq!(healthy(&json!({"healthy": false})), None, "the test needs a working installation");
-        let steps = ["mutatingWebhooks", "validatingWebhooks", "replicas", "lease", "secret"].map(|w| json!({"what": w}));
+        let steps =
+            ["mutatingWebhooks", "validatingWebhooks", "replicas", "lease", "secret"].map(|w| json!({"what": w}));
         assert_eq!(withdrawable(&json!({"refused": true, "steps": steps})), Some(3));
         assert_eq!(withdrawable(&json!({"refused": false, "steps": steps[1..]})), None);
     }

@@ -164,6 +164,28 @@ impl Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::{fake::Api as Fake, rights};
+    use clap::{Args as _, FromArgMatches};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn the_charts_test_may_look_at_all_but_the_kubelets() {
+        let api = Fake::default();
+        api.put(
+            "/version",
+            json!({"major": "1", "minor": "36", "gitVersion": "", "gitCommit": "", "gitTreeState": "",
+            "buildDate": "", "goVersion": "", "compiler": "", "platform": ""}),
+        );
+        api.put("/api/v1/nodes/a", json!({"metadata": {"name": "a"}}));
+        let pod = json!({"metadata": {"name": "handoff-1"}, "status": {"phase": "Running"}});
+        api.put("/api/v1/namespaces/handoff-system/pods/handoff-1", pod);
+        let flags = DoctorArgs::augment_args(clap::Command::new("doctor")).get_matches_from(["doctor"]);
+        let args = DoctorArgs::from_arg_matches(&flags).unwrap();
+        examine(&api.cluster("shop"), &args, Timestamp::now()).await.unwrap();
+        let template = include_str!("../../../../deploy/helm/handoff/templates/test.yaml");
+        let (missing, idle) = rights::compare(template, &api.asked());
+        assert_eq!((missing, idle), (vec!["get nodes/proxy. a".to_owned()], Vec::new()));
+    }
 
     #[test]
     fn only_what_is_required_makes_it_unhealthy() {
