@@ -22,7 +22,7 @@ within() {
   done
 }
 empty() { local said; said=$("$@") && { [ -z "$said" ] || { echo "$said"; return 1; }; }; }
-has() { local wanted=$1 said; shift; said=$("$@") || { echo "$said"; return 1; }; echo "$said"; grep -qE -- "$wanted" <<<"$said"; }
+has() { local wanted=$1 said; shift; said=$("$@" 2>&1) || { echo "$said"; return 1; }; echo "$said"; grep -qE -- "$wanted" <<<"$said"; }
 
 helm() { $lab exec "$helm" --namespace handoff-system "$@"; }
 kube() { $lab exec kubectl "$@"; }
@@ -103,6 +103,9 @@ chart() {
   check "helm uninstall is refused while the backup is owed" refused
   check "nothing was withdrawn" same "$before" "$(bundles)"
   check "and nothing of the attempt is left" empty kube -n handoff-system get serviceaccounts,jobs,roles,rolebindings -o name --field-selector metadata.name=handoff-uninstall
+  # until then helm calls the release `uninstalling`, and upgrades nothing
+  check "whoever thinks better of it rolls back to the same" helm rollback handoff 2
+  check "and helm says deployed" has '^STATUS: deployed' helm status handoff
   check "the new value is in use, by every replica" replicas
   check "which have it" has 'HANDOFF_EVICTION_HOLD=45s' kube -n handoff-system set env deployment/handoff --list
   wait $moving || ended=$?
