@@ -58,7 +58,7 @@ fn right(call: &str) -> Option<Right> {
     let mut words = path.trim_start_matches('/').split('/').collect::<Vec<_>>();
     let (group, head) = match *words.first()? {
         "api" => (String::new(), 2),
-        "apis" => (words.get(1)?.to_string(), 3),
+        "apis" => ((*words.get(1)?).to_owned(), 3),
         _ => return None,
     };
     words.drain(..head);

@@ -36,6 +36,7 @@ const DEPLOYMENTS: [&str; 2] = [installation::NAME, "handoff-scheduler"];
 
 /// `handoff uninstall`.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct UninstallArgs {
     /// Do not ask.
     #[arg(short, long)]

@@ -4,7 +4,7 @@
 use crate::{
     args::CliArgs,
     bench::Bench,
-    cluster::{CLAIM, Read},
+    cluster::Read,
     report::{Claim, print_claims},
     settle,
     workload::{self, NAMESPACE_NAME},
@@ -28,9 +28,8 @@ pub async fn run(bench: &Bench, args: &CliArgs) -> Result<bool> {
     bench.with_handoff().await.context("installing Handoff")?;
     workload::deploy(&bench.cluster, args.workload, &bench.common.image).await?;
     let running = settle::settle(bench).await?;
-    let claim = bench.cluster.get(&CLAIM, NAMESPACE_NAME, &workload::claim(&bench.cluster, &running).await?).await?;
-    let (pod, claim) = (format!("pod/{}", running.pod), format!("pvc/{}", claim.name()));
-    let node = format!("node/{}", running.node);
+    let claim = format!("pvc/{}", workload::claim(&bench.cluster, &running).await?);
+    let (pod, node) = (format!("pod/{}", running.pod), format!("node/{}", running.node));
     let tools = Tools::of(&args.handoff)?;
 
     let yes: Expected = |_| Some(0);

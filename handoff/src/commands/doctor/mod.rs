@@ -165,7 +165,7 @@ impl Check {
 mod tests {
     use super::*;
     use crate::commands::{fake::Api as Fake, rights};
-    use clap::{Args as _, FromArgMatches};
+    use clap::FromArgMatches;
     use serde_json::json;
 
     #[tokio::test]
