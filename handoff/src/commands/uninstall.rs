@@ -44,7 +44,7 @@ pub struct UninstallArgs {
     /// Also while backups are owed: they stay as Longhorn left them, and nobody makes them complete.
     #[arg(long)]
     pub force: bool,
-    /// Keep the VolumeHandoffs, also while backups are owed: the next installation takes them up.
+    /// Keep every `VolumeHandoff`, also while backups are owed: the next installation takes them up.
     #[arg(long, conflicts_with = "force")]
     pub keep_handoffs: bool,
     /// Say what would be withdrawn, and do nothing.
