@@ -216,7 +216,7 @@ impl Draft<'_> {
         let now = self.now;
         self.update(name, |r| {
             r.state = ResumeState::Running;
-            r.attempts += 1;
+            r.attempts = r.attempts.saturating_add(1);
             r.started_at = Some(now);
             r.cut_at = backup.ended_at;
         });
