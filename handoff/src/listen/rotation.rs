@@ -222,8 +222,8 @@ async fn call(stream: &mut TlsStream<TcpStream>, uid: &str) -> io::Result<()> {
     stream.read_exact(&mut body).await?;
     let answer: Value = serde_json::from_slice(&body)?;
     let response = &answer["response"];
-    let held = response["allowed"] == false && response["status"]["code"] == 429 && response["uid"] == uid;
-    if head.starts_with("HTTP/1.1 200 ") && held { Ok(()) } else { Err(io::Error::other(format!("{head}{answer}"))) }
+    let refused = response["allowed"] == false && response["status"]["code"] == 429 && response["uid"] == uid;
+    if head.starts_with("HTTP/1.1 200 ") && refused { Ok(()) } else { Err(io::Error::other(format!("{head}{answer}"))) }
 }
 
 fn config() -> CertsConfig {
