@@ -28,17 +28,15 @@ fn count(work: Work) -> u32 {
     }
 }
 
-/// Calls each handler as often as [`count`] says; run below callgrind, which writes a file per [`measured`].
-pub fn drive() -> anyhow::Result<()> {
+/// Calls one handler of [`plan`] as often as [`count`] says; run below callgrind, which counts in [`measured`] only.
+pub fn drive(which: usize) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let router = runtime.block_on(ours::router())?;
-    for (work, by) in plan() {
-        let body = Bytes::from(work.body()?);
-        // the first request makes what is made once: metrics, thread pools
-        warm_up(&runtime, &router, &by.path(work), &body)?;
-        measured(&runtime, &router, &by.path(work), &body, count(work))?;
-    }
-    Ok(())
+    let (work, by) = plan().nth(which).context("there are fewer handlers")?;
+    let body = Bytes::from(work.body()?);
+    // the first request makes what is made once: metrics, thread pools
+    warm_up(&runtime, &router, &by.path(work), &body)?;
+    measured(&runtime, &router, &by.path(work), &body, count(work))
 }
 
 fn plan() -> impl Iterator<Item = (Work, By)> {
@@ -102,25 +100,23 @@ fn cpu_nanoseconds() -> anyhow::Result<f64> {
 /// Instructions per request, in the order of [`plan`]; the profiles stay in `folder`. Fails without valgrind.
 pub fn count_all(folder: &Path) -> anyhow::Result<Vec<(Work, By, f64)>> {
     std::fs::create_dir_all(folder)?;
-    let file = folder.join("callgrind.out");
-    let status = Command::new("valgrind")
-        .args(["--quiet", "--tool=callgrind", "--collect-atstart=no"])
-        .arg(format!("--toggle-collect={MEASURED}"))
-        .arg(format!("--dump-after={MEASURED}"))
-        .arg(format!("--callgrind-out-file={}", file.display()))
-        .arg(std::env::current_exe()?)
-        .arg("drive")
-        .status()
-        .context("valgrind does not start")?;
-    ensure!(status.success(), "valgrind: {status}");
     let mut found = Vec::new();
-    for (at, (work, by)) in plan().enumerate() {
-        let part = file.with_extension(format!("out.{}", at + 1));
-        let text = std::fs::read_to_string(&part).with_context(|| part.display().to_string())?;
+    for (which, (work, by)) in plan().enumerate() {
+        let file = folder.join(format!("{work:?}-{by:?}.callgrind"));
+        let status = Command::new("valgrind")
+            .args(["--quiet", "--tool=callgrind", "--collect-atstart=no"])
+            .arg(format!("--toggle-collect={MEASURED}"))
+            .arg(format!("--callgrind-out-file={}", file.display()))
+            .arg(std::env::current_exe()?)
+            .args(["drive", &which.to_string()])
+            .status()
+            .context("valgrind does not start")?;
+        ensure!(status.success(), "valgrind: {status}");
+        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let line =
             text.lines().find_map(|line| line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: ")));
         let total: f64 = line.context("no summary in the profile")?.trim().parse()?;
-        std::fs::rename(&part, folder.join(format!("{work:?}-{by:?}.callgrind")))?;
+        ensure!(total > 0.0, "callgrind did not see {MEASURED}");
         found.push((work, by, total / f64::from(count(work))));
     }
     Ok(found)

@@ -48,9 +48,9 @@ enum Command {
     /// Fills caches from an API server and says what that took.
     #[command(hide = true)]
     Fill { part: caches::Part, url: String },
-    /// Calls each handler some times; for a profiler.
+    /// Calls one of the handlers some times; for a profiler.
     #[command(hide = true)]
-    Drive,
+    Drive { which: usize },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -74,6 +74,6 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Some(Command::Fill { part, url }) => caches::fill(part, &url),
-        Some(Command::Drive) => instructions::drive(),
+        Some(Command::Drive { which }) => instructions::drive(which),
     }
 }
