@@ -44,7 +44,7 @@ pub struct UninstallArgs {
     /// Also while backups are owed: they stay as Longhorn left them, and nobody makes them complete.
     #[arg(long)]
     pub force: bool,
-    /// Keep every `VolumeHandoff`, also while backups are owed: the next installation takes them up.
+    /// Keep the `VolumeHandoffs`, also while backups are owed: the next installation takes them up.
     #[arg(long, conflicts_with = "force")]
     pub keep_handoffs: bool,
     /// Say what would be withdrawn, and do nothing.
@@ -444,6 +444,7 @@ mod tests {
         assert!(text.contains("backup b1 of shop/one is owed") && text.contains("--force"), "{text}");
         assert!(!text.contains("withdrawn"), "{text}");
         (report.refused, report.kept) = (false, true);
-        assert!(report.text().contains("left to the next installation: backup b1 of shop/one"), "{}", report.text());
+        let text = report.text();
+        assert!(text.contains("left to the next installation") && text.contains("backup b1 of shop/one"), "{text}");
     }
 }
