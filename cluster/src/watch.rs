@@ -17,8 +17,9 @@ use std::{
     fmt::Debug,
     hash::BuildHasher,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic::AtomicBool, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// Called for everything that changes, from the watch tasks; must be quick and must not block.
 pub type OnChange<C> = Arc<dyn Fn(C) + Send + Sync>;

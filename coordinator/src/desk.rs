@@ -12,7 +12,6 @@ use handoff_cluster::{
     settings::{ALLOW_SNAPSHOT_DELETION, Allowed, Mode},
 };
 use handoff_storage::BackupState;
-use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Weight of the preferred node affinity: a clear wish, less than the sum of what the user may have asked for.
@@ -157,15 +156,15 @@ impl Admission for Coordinator {
     }
 
     fn evict(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict> {
-        Box::pin(async move { self.judge_eviction(&pod, dry_run, Timestamp::now()).await })
+        Box::pin(async move { self.judge_eviction(&pod, dry_run, self.clock.now()).await })
     }
 
     fn evict_storage(&self, pod: PodRef, dry_run: bool) -> BoxFuture<'_, EvictionVerdict> {
-        Box::pin(async move { self.hold_storage(&pod, dry_run, Timestamp::now()).await })
+        Box::pin(async move { self.hold_storage(&pod, dry_run, self.clock.now()).await })
     }
 
     fn delete(&self, pod: DeletedPod, dry_run: bool) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.note_deletion(pod, dry_run, Timestamp::now()).await })
+        Box::pin(async move { self.note_deletion(pod, dry_run, self.clock.now()).await })
     }
 
     fn bind(&self, pod: PodRef, node: String, dry_run: bool) -> BoxFuture<'_, ()> {
@@ -185,7 +184,7 @@ impl Admission for Coordinator {
         let volume = &handoff.spec.volume;
         let complete = |b: &handoff_storage::BackupView| b.uid == checkpoint.uid && b.state == BackupState::Completed;
         let until = after(checkpoint.recorded_at, self.policy.snapshot_protection);
-        if Timestamp::now() >= until || self.storage.backups(&volume.handle).iter().any(complete) {
+        if self.clock.now() >= until || self.storage.backups(&volume.handle).iter().any(complete) {
             return nothing;
         }
         let namespace = handoff.metadata.namespace.as_deref().unwrap_or_default();

@@ -97,7 +97,7 @@ fn is_meant_for_the_one_before(
 impl Coordinator {
     /// What the eviction of a pod is answered.
     pub(crate) async fn judge_eviction(&self, asked: &PodRef, dry_run: bool, now: Timestamp) -> EvictionVerdict {
-        let began = Timestamp::now();
+        let began = self.clock.now();
         let Some(pod) = self.find(asked).await else { return EvictionVerdict::Allow { note: None } };
         if let Some(message) = self.has_moved(asked, &pod, now).await {
             return EvictionVerdict::Gone { message };
@@ -287,7 +287,7 @@ impl Coordinator {
         held: bool,
     ) {
         let Some(traces) = self.traces.get() else { return };
-        let end = Timestamp::now();
+        let end = self.clock.now();
         for trace in volumes.filter_map(|volume| Trace::of(&self.current(volume)?)) {
             let span = trace.step(name, began, end).with("k8s.pod.name", pod.key.name.clone());
             traces.send(span.with("handoff.verdict", if held { "held" } else { "allowed" }));

@@ -2,7 +2,7 @@
 //! a standby judges expiry by its own clock, from the moment it saw the record change; the holder stops writing well
 //! before others may take over. The record is replaced under its resourceVersion, so two takers cannot both win.
 
-use jiff::Timestamp;
+use crate::clock::Clock;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -10,9 +10,9 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// How long a holder that is silent keeps the lease. Moves in progress stand still for this long when the holder is
 /// killed, so it is short; a renewal is one small write.
@@ -56,16 +56,17 @@ pub struct Elector {
     name: String,
     identity: String,
     leadership: Leadership,
+    clock: Clock,
     /// The record as last seen to change, and when.
     seen: Option<(String, Instant)>,
 }
 
 impl Elector {
     /// `identity` must differ between replicas (the pod's name).
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
+    pub fn new(client: Client, namespace: &str, name: &str, identity: &str, clock: Clock) -> Self {
         let api = Api::namespaced(client, namespace);
         let leadership = Leadership::default();
-        Self { api, name: name.to_owned(), identity: identity.to_owned(), leadership, seen: None }
+        Self { api, name: name.to_owned(), identity: identity.to_owned(), leadership, clock, seen: None }
     }
 
     /// Shared view of whether we lead.
@@ -137,7 +138,7 @@ impl Elector {
     }
 
     fn record(&self, transitions: i32) -> LeaseSpec {
-        let now = Some(MicroTime(Timestamp::now()));
+        let now = Some(MicroTime(self.clock.now()));
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),

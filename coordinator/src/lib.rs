@@ -3,6 +3,7 @@
 pub mod api;
 mod binder;
 pub mod checkpoint;
+pub mod clock;
 pub mod decide;
 mod desk;
 pub mod detect;

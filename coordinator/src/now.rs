@@ -117,7 +117,7 @@ impl fmt::Debug for Figures {
 impl Collector for Figures {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         match self.0.upgrade() {
-            Some(coordinator) => encode(encoder, &coordinator, Timestamp::now()),
+            Some(coordinator) => encode(encoder, &coordinator, coordinator.clock.now()),
             None => Ok(()),
         }
     }

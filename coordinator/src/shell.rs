@@ -3,6 +3,7 @@
 use crate::{
     api::{Hold, Trigger, VolumeHandoff, VolumeHandoffStatus},
     checkpoint::{self, Start},
+    clock::Clock,
     decide::{Action, Decision, decide},
     detect,
     eviction::LIVE_LOOKS,
@@ -34,9 +35,12 @@ use kube::{
 use serde_json::json;
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 /// How soon a volume is looked at again after a write of ours failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -68,6 +72,7 @@ pub struct Coordinator {
     pub(crate) metrics: Metrics,
     pub(crate) queue: Arc<Queue>,
     pub(crate) identity: ObjectKey,
+    pub(crate) clock: Clock,
     pub(crate) holds: Holds,
     pub(crate) progress: Progress,
     pacer: Pacer,
@@ -109,6 +114,8 @@ pub struct Parts {
     pub leadership: Leadership,
     /// Our own pod.
     pub identity: ObjectKey,
+    /// The time of day.
+    pub clock: Clock,
 }
 
 impl Coordinator {
@@ -117,6 +124,7 @@ impl Coordinator {
         Self {
             teller: Arc::new(Teller::new(parts.client.clone(), &parts.identity.name)),
             identity: parts.identity,
+            clock: parts.clock,
             client: parts.client,
             cluster: parts.cluster,
             storage: parts.storage,
@@ -184,10 +192,10 @@ impl Coordinator {
     /// Withdraws pre-stages that carry our mark but that no handoff knows of (left by a crash): soon after leadership was
     /// won, and then every minute.
     pub async fn reap(&self) {
-        let mut due = tokio::time::Instant::now() + REAP_FIRST;
+        let mut due = Instant::now() + REAP_FIRST;
         loop {
             tokio::time::sleep(REAP_FIRST).await;
-            let now = tokio::time::Instant::now();
+            let now = Instant::now();
             if !self.leadership.is_held() || !self.missing().is_empty() {
                 due = now + REAP_FIRST;
             } else if now >= due {
@@ -224,7 +232,7 @@ impl Coordinator {
             return None;
         }
         // every replica answers reviews, so every replica knows how fast a backup gets on
-        self.progress.note(&self.storage.backups(&volume.handle), Timestamp::now());
+        self.progress.note(&self.storage.backups(&volume.handle), self.clock.now());
         if !self.leadership.is_held() {
             return None;
         }
@@ -242,7 +250,7 @@ impl Coordinator {
         if let Some(found) = self.detect(&volume, handoff.as_ref(), &obs).await {
             handoff = Some(found);
         }
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let due = detect::next_due(handoff.as_ref(), &obs, &self.policy, now);
         let due = due.map(|at| at.duration_since(now).unsigned_abs());
         let Some(handoff) = handoff else { return due };
@@ -267,7 +275,7 @@ impl Coordinator {
                 tracing::warn!(volume = volume.name, ?action, "leadership lost, action left to the next holder");
                 return None;
             }
-            let began = Timestamp::now();
+            let began = self.clock.now();
             let done = self.act(&handoff, &obs, action).await;
             self.trace_action(&handoff, action, began, done.as_ref().err());
             if let Err(error) = done {
@@ -398,7 +406,7 @@ impl Coordinator {
         handoff: Option<&VolumeHandoff>,
         obs: &Observation,
     ) -> Option<VolumeHandoff> {
-        let (pod, trigger, backups) = detect::find_unannounced(handoff, obs, &self.policy, Timestamp::now())?;
+        let (pod, trigger, backups) = detect::find_unannounced(handoff, obs, &self.policy, self.clock.now())?;
         match self.checkpoint(volume, &pod, trigger, None, &backups, obs).await {
             Ok(written) => written,
             Err(error) => {
@@ -411,7 +419,7 @@ impl Coordinator {
 
     /// Says what would be recorded of a move that no review announced.
     fn observe_only(&self, volume: &Volume, handoff: Option<&VolumeHandoff>, obs: &Observation) {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let Some((pod, trigger, backups)) = detect::find_unannounced(handoff, obs, &self.policy, now) else { return };
         for backup in backups {
             {
@@ -444,7 +452,7 @@ impl Coordinator {
         obs: &Observation,
     ) -> Result<Option<VolumeHandoff>, checkpoint::CheckpointError> {
         let claim_uid = volume.claim.as_ref().and_then(|c| self.cluster.read().claim(c)).map(|c| c.uid.clone());
-        let start = Start { volume, claim_uid, pod, trigger, hold, now: Timestamp::now() };
+        let start = Start { volume, claim_uid, pod, trigger, hold, now: self.clock.now() };
         let (began, at) = (Instant::now(), start.now);
         let written = checkpoint::write(&self.client, self.current(&volume.name), &start, backups, obs).await?;
         if let Some(handoff) = &written {
@@ -454,7 +462,7 @@ impl Coordinator {
             let trace_id = trace.map(|trace| trace.id());
             tracing::info!(volume = volume.name, pod = %pod.key, ?trigger, owed = ?names, trace_id, "checkpointed");
             if let Some((trace, traces)) = trace.zip(self.traces.get()) {
-                let span = trace.step(Phase::Checkpoint.as_str(), at, Timestamp::now());
+                let span = trace.step(Phase::Checkpoint.as_str(), at, self.clock.now());
                 traces.send(span.with("handoff.trigger", trigger.as_str()).with("handoff.owed", names.join(" ")));
             }
             self.remember(handoff.clone());
@@ -482,7 +490,7 @@ impl Coordinator {
         match api.patch_status(&handoff.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(written) => {
                 self.remember(written);
-                let now = Timestamp::now();
+                let now = self.clock.now();
                 self.metrics.journal(&handoff.spec, before, &decision.status, now);
                 if let Some(traces) = self.traces.get() {
                     let ended = trace::ended(handoff, before, &decision.status, now);
@@ -513,7 +521,7 @@ impl Coordinator {
         let Some((trace, traces)) = Trace::of(handoff).filter(|_| action.is_outward()).zip(self.traces.get()) else {
             return;
         };
-        let span = trace.step(action.name(), began, Timestamp::now());
+        let span = trace.step(action.name(), began, self.clock.now());
         traces.send(span.failed(failed.map(ToString::to_string)));
     }
 
@@ -522,7 +530,7 @@ impl Coordinator {
         match action {
             Action::PlacePreStage { node, version } => self.storage.place_prestage(handle, node, version).await,
             Action::WithdrawPreStage { node } => self.storage.withdraw_prestage(handle, node).await.map(drop),
-            Action::Probe { backup } => self.storage.probe(backup, Timestamp::now()).await,
+            Action::Probe { backup } => self.storage.probe(backup, self.clock.now()).await,
             Action::Reset { backup, resource_version, node } => {
                 self.storage.reset(backup, resource_version, node).await
             }
@@ -555,7 +563,7 @@ impl Coordinator {
     /// external-attacher takes any change of the object as a reason to try again at once.
     async fn wake_attacher(&self, attachment: &str) -> Result<(), StorageError> {
         let api: Api<VolumeAttachment> = Api::all(self.client.clone());
-        let patch = json!({"metadata": {"annotations": {"volumehandoff.io/woken-at": Timestamp::now().to_string()}}});
+        let patch = json!({"metadata": {"annotations": {"volumehandoff.io/woken-at": self.clock.now().to_string()}}});
         let sent = api.patch_metadata(attachment, &PatchParams::default(), &Patch::Merge(patch)).await;
         sent.map(drop).map_err(|source| StorageError::Api { what: format!("VolumeAttachment {attachment}"), source })
     }
@@ -570,31 +578,6 @@ impl Coordinator {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             Err(source) => Err(StorageError::Api { what: format!("VolumeHandoff {name}"), source }),
-        }
-    }
-}
-
-impl Action {
-    /// It changes something that is not ours alone.
-    fn is_outward(&self) -> bool {
-        !matches!(self, Self::Tell { .. } | Self::Forget)
-    }
-
-    /// All names.
-    pub(crate) const NAMES: [&'static str; 8] =
-        ["PlacePreStage", "WithdrawPreStage", "ReleaseAttachment", "WakeAttacher", "Probe", "Reset", "Tell", "Forget"];
-
-    /// For metrics.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::PlacePreStage { .. } => "PlacePreStage",
-            Self::WithdrawPreStage { .. } => "WithdrawPreStage",
-            Self::ReleaseAttachment { .. } => "ReleaseAttachment",
-            Self::WakeAttacher { .. } => "WakeAttacher",
-            Self::Probe { .. } => "Probe",
-            Self::Reset { .. } => "Reset",
-            Self::Tell { .. } => "Tell",
-            Self::Forget => "Forget",
         }
     }
 }

@@ -2,7 +2,7 @@
 //! pod and writes down what is done to it.
 
 use crate::{
-    Coordinator, Parts, holds::Holds, lease::Leadership, metrics::Metrics, policy::Policy, queue::Queue,
+    Coordinator, Parts, clock::Clock, holds::Holds, lease::Leadership, metrics::Metrics, policy::Policy, queue::Queue,
     verdicts::PodRef,
 };
 use axum::{
@@ -280,5 +280,6 @@ pub fn coordinator(server: &Server, storage: &Arc<Storage>, index: Index) -> Arc
         hosts_news: Arc::default(),
         leadership: Leadership::default(),
         identity: ObjectKey::new("handoff-system", "handoff-0"),
+        clock: Clock::default(),
     }))
 }

@@ -61,7 +61,7 @@ struct Needed {
 impl Coordinator {
     /// Whether the pod may leave its node now.
     pub(crate) async fn hold_storage(&self, pod: &PodRef, dry_run: bool, now: Timestamp) -> EvictionVerdict {
-        let began = Timestamp::now();
+        let began = self.clock.now();
         let allow = |note| EvictionVerdict::Allow { note };
         let Some(needed) = self.needed(pod, now) else { return allow(None) };
         let Needed { pod, node, role, moving, mode } = needed;

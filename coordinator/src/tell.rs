@@ -14,8 +14,9 @@ use kube::{
 };
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// The same is not said again of the same object within this time: `kubectl drain` asks for an eviction every 5 s.
 const ONCE_IN: Duration = Duration::from_mins(6);

@@ -146,7 +146,7 @@ impl Coordinator {
 
     /// See [`crate::verdicts::Placement::rejected`].
     pub(crate) fn remember_rejection(&self, pod: PodRef, claims: Vec<String>, nodes: Vec<String>) {
-        self.rejections().note(pod, claims, nodes, Timestamp::now());
+        self.rejections().note(pod, claims, nodes, self.clock.now());
         // the world may have changed between the judgement and now
         self.hosts_news.notify_one();
     }
@@ -178,7 +178,7 @@ impl Coordinator {
             let unable = self.unable(&of, &pod.claims, &nodes);
             // what was rejected by ourselves meanwhile says more: a node may have become able since
             if !unable.is_empty() && !self.rejections().pods.contains_key(&pod.key) {
-                self.rejections().note(of, pod.claims.clone(), unable, Timestamp::now());
+                self.rejections().note(of, pod.claims.clone(), unable, self.clock.now());
             }
         }
     }
@@ -187,7 +187,7 @@ impl Coordinator {
     pub(crate) async fn wake_able(&self) {
         let all = self.rejections().all();
         for rejection in all {
-            let now = Timestamp::now();
+            let now = self.clock.now();
             let able = || self.able(&rejection.pod, &rejection.claims, &rejection.nodes);
             match rejection.now(now, self.seen(&rejection.pod), able) {
                 Now::Forget => self.rejections().forget(&rejection),

@@ -7,7 +7,9 @@ use axum::{
     http::{Request, StatusCode, Uri},
 };
 use clap::Parser;
-use handoff::{Core, ServeArgs};
+use handoff::ServeArgs;
+use handoff_coordinator::clock::Clock;
+use handoff_replica::Core;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -56,7 +58,7 @@ impl Served {
         let args = ServeArgs::try_parse_from(FLAGS)?;
         let (webhook, extender) = runtime.block_on(async {
             let client = Client::new(Router::new().fallback(collection), "default");
-            let core = Core::new(&args, args.policy()?, &client, &mut Registry::default());
+            let core = Core::new(args.replica(args.policy()?, Clock::default()), &client, &mut Registry::default());
             let routers = (core.webhook(), core.extender());
             core.tasks.into_iter().for_each(|(_, task)| drop(tokio::spawn(task)));
             while !core.coordinator.missing().is_empty() {

@@ -19,11 +19,14 @@ use crate::{
 use anyhow::{Context, bail};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use handoff_certs::Source;
+use handoff_cluster::ObjectKey;
 use handoff_coordinator::{
+    clock::Clock,
     policy::Policy,
     verdicts::settings::{EvictionPolicy, Mode},
 };
 use handoff_extender::ExtenderConfig;
+use handoff_replica::Config;
 use handoff_webhook::{SchedulerTier, WebhookConfig};
 use jiff::SignedDuration;
 use std::{
@@ -270,6 +273,19 @@ impl ServeArgs {
 }
 
 impl ServeArgs {
+    /// What the replica is told; `policy` as checked by [`Self::policy`].
+    pub fn replica(&self, policy: Policy, clock: Clock) -> Config {
+        Config {
+            identity: ObjectKey::new(&self.namespace, &self.pod_name),
+            longhorn_namespace: self.longhorn_namespace.clone(),
+            workers: self.workers,
+            policy,
+            webhook: self.webhook(),
+            extender: self.extender(),
+            clock,
+        }
+    }
+
     /// What the webhook does.
     pub fn webhook(&self) -> WebhookConfig {
         let tier = SchedulerTier { scheduler_name: self.scheduler_name.clone(), marker: self.scheduler_marker.clone() };

@@ -15,15 +15,14 @@ mod otlp;
 pub mod page;
 pub mod permissions;
 mod serve;
-mod wiring;
 
 pub use agent::mounts::source_at;
 pub use args::{Args, ServeArgs};
-pub use observe::figures::Reviews;
-pub use wiring::{Caches, Core};
 
 use args::Command;
-use commands::{End, cordon_check, doctor, explain, history, orders, plan, reference, release, status, uninstall};
+use commands::{
+    End, cordon_check, doctor, explain, history, orders, plan, reference, release, status, uninstall,
+};
 use handoff_coordinator::api::OrderKind;
 use std::process::ExitCode;
 

@@ -9,12 +9,12 @@ use crate::{
     observe::{self, Missing, Pages, figures},
     otlp::{Otlp, Sent},
     page, permissions,
-    wiring::Core,
 };
 use anyhow::{Context, anyhow, bail};
 use axum::Router;
 use handoff_certs::{CertsConfig, Keeper, Serving, WebhookNames, server_config, server_config_mtls};
-use handoff_coordinator::Coordinator;
+use handoff_coordinator::{Coordinator, clock::Clock};
+use handoff_replica::{Core, Work};
 use kube::{Client, Config, client::ClientBuilder};
 use prometheus_client::registry::Registry;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -41,27 +41,20 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let client = client(&clock).await?;
     let mut registry = Registry::default();
     let otlp = otlp(&args, &mut registry)?;
-    let core = Core::new(&args, policy, &client, &mut registry);
+    let core = Core::new(args.replica(policy, Clock::default()), &client, &mut registry);
     core.reviews.count_failed_open_by(&core.coordinator);
     if let Some(otlp) = &otlp {
         core.coordinator.send_traces_to(otlp.clone());
     }
     let (webhook, extender) = (core.webhook(), core.extender());
-    let Core { coordinator, elector, tasks, .. } = core;
+    let coordinator = core.coordinator.clone();
     let (stop_leading, lead_until) = watch::channel(false);
     let (stop_serving, serve_until) = watch::channel(false);
-    let (leading_now, leading) = watch::channel(false);
+    let Work { tasks, election, leading } = core.work(lead_until);
     let mut parts = JoinSet::new();
     for (name, task) in tasks {
         parts.spawn(named(name, task));
     }
-    for _ in 0..args.workers {
-        let coordinator = coordinator.clone();
-        parts.spawn(named("worker", async move { coordinator.work().await }));
-    }
-    parts.spawn(named("reaper", reap(coordinator.clone())));
-    parts.spawn(named("waker", wake(coordinator.clone())));
-    parts.spawn(named("new leader", look_when_leading(coordinator.clone(), leading.clone())));
     parts.spawn(named("permissions", permissions::watch(client.clone(), permissions::needed(&args))));
     let serving = Serving::new(clock.clone());
     let missing = missing(&coordinator, &serving);
@@ -71,7 +64,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let moves = if args.moves_page { page::router(moves) } else { Router::new() };
     let routers = Routers { webhook, extender, moves };
     let mut servers = serve(&args, &serving, missing, registry, routers, &serve_until).await?;
-    let election = tokio::spawn(elector.run(lead_until, leading_now));
+    let election = tokio::spawn(election);
     let ended = tokio::select! {
         () = termination() => Ok(()),
         Some(part) = parts.join_next() => Err(anyhow!("{} ended", part.unwrap_or("a part"))),
@@ -114,27 +107,6 @@ async fn client(clock: &Arc<ApiClock>) -> anyhow::Result<Client> {
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
     task.await;
     name
-}
-
-async fn reap(coordinator: Arc<Coordinator>) {
-    coordinator.reap().await;
-}
-
-async fn wake(coordinator: Arc<Coordinator>) {
-    coordinator.wake().await;
-}
-
-async fn look_when_leading(coordinator: Arc<Coordinator>, mut leading: watch::Receiver<bool>) {
-    while leading.changed().await.is_ok() {
-        let leads = *leading.borrow_and_update();
-        coordinator.leading(leads);
-        while leads && !coordinator.missing().is_empty() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        if leads {
-            coordinator.look_at_all();
-        }
-    }
 }
 
 fn keeper(args: &ServeArgs, client: &Client, serving: &Serving) -> anyhow::Result<Keeper> {

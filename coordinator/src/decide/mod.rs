@@ -72,6 +72,31 @@ pub enum Action {
     Forget,
 }
 
+impl Action {
+    /// It changes something that is not ours alone.
+    pub(crate) fn is_outward(&self) -> bool {
+        !matches!(self, Self::Tell { .. } | Self::Forget)
+    }
+
+    /// All names.
+    pub(crate) const NAMES: [&'static str; 8] =
+        ["PlacePreStage", "WithdrawPreStage", "ReleaseAttachment", "WakeAttacher", "Probe", "Reset", "Tell", "Forget"];
+
+    /// For metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::PlacePreStage { .. } => "PlacePreStage",
+            Self::WithdrawPreStage { .. } => "WithdrawPreStage",
+            Self::ReleaseAttachment { .. } => "ReleaseAttachment",
+            Self::WakeAttacher { .. } => "WakeAttacher",
+            Self::Probe { .. } => "Probe",
+            Self::Reset { .. } => "Reset",
+            Self::Tell { .. } => "Tell",
+            Self::Forget => "Forget",
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {

@@ -5,6 +5,7 @@ use super::api::Api;
 use crate::{
     Coordinator, Parts,
     api::VolumeHandoff,
+    clock::Clock,
     handoffs::Handoffs,
     holds::Holds,
     lease::Leadership,
@@ -199,6 +200,7 @@ impl World {
             hosts_news: Arc::default(),
             leadership: if self.leads { Leadership::held() } else { Leadership::default() },
             identity: ObjectKey::new("handoff-system", "handoff-0"),
+            clock: Clock::default(),
         })
     }
 

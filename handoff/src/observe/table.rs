@@ -2,7 +2,7 @@
 //! label can have. `HANDOFF_WRITE_DOCS=1 cargo test -p handoff the_table` writes it anew.
 
 use super::figures;
-use crate::{args::ServeArgs, clock::ApiClock, otlp::Sent, wiring::Core};
+use crate::{args::ServeArgs, clock::ApiClock, otlp::Sent};
 use axum::{
     Json, Router,
     extract::RawQuery,
@@ -10,6 +10,8 @@ use axum::{
 };
 use clap::Parser;
 use handoff_certs::Serving;
+use handoff_coordinator::clock::Clock;
+use handoff_replica::Core;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::{Value, json};
 use std::{
@@ -62,7 +64,7 @@ pub async fn page() -> String {
     let args = ServeArgs::try_parse_from(args).unwrap();
     let client = kube::Client::new(Router::new().fallback(cluster), "default");
     let mut registry = Registry::default();
-    let core = Core::new(&args, args.policy().unwrap(), &client, &mut registry);
+    let core = Core::new(args.replica(args.policy().unwrap(), Clock::default()), &client, &mut registry);
     let reviews = core.reviews.clone();
     reviews.count_failed_open_by(&core.coordinator);
     for hook in handoff_webhook::Hook::ALL {

@@ -3,11 +3,9 @@
 use crate::{api, ours, world::World};
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
-use handoff::{
-    Caches,
-    listen::{self, Limits},
-};
+use handoff::listen::{self, Limits};
 use handoff_cluster::{ClusterCache, OnChange};
+use handoff_replica::Caches;
 use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
 use std::{

@@ -7,7 +7,9 @@ use crate::{
 use anyhow::Context;
 use axum::Router;
 use clap::Parser;
-use handoff::{Core, ServeArgs};
+use handoff::ServeArgs;
+use handoff_coordinator::clock::Clock;
+use handoff_replica::Core;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -37,7 +39,7 @@ pub async fn router() -> anyhow::Result<Router> {
     let (pods, volumes, nodes) = WORLD;
     let client = Client::new(api::router(World::new(pods, volumes, nodes)), "default");
     let args = args()?;
-    let core = Core::new(&args, args.policy()?, &client, &mut Registry::default());
+    let core = Core::new(args.replica(args.policy()?, Clock::default()), &client, &mut Registry::default());
     let (webhook, extender, coordinator) = (core.webhook(), core.extender(), core.coordinator.clone());
     for (_, task) in core.tasks {
         tokio::spawn(task);

@@ -1,69 +1,11 @@
-//! What answers, without listeners and certificates: caches → coordinator → the routers of webhook and extender.
+//! The caches and what is queued when they change.
 
-use crate::{args::ServeArgs, observe::figures::Reviews};
-use axum::Router;
-use handoff_cluster::{Cache, Change, ClusterCache, ObjectKey, OnChange, Task};
-use handoff_coordinator::{
-    Coordinator, Parts, api::VolumeHandoff, handoffs::Handoffs, holds::Holds, lease::Elector, metrics::Metrics,
-    policy::Policy, queue::Queue,
-};
-use handoff_extender::ExtenderConfig;
+use handoff_cluster::{Cache, Change, ClusterCache, OnChange, Task};
+use handoff_coordinator::{api::VolumeHandoff, handoffs::Handoffs, queue::Queue};
 use handoff_storage::longhorn::{DRIVER, Longhorn, StorageChange};
-use handoff_webhook::WebhookConfig;
 use kube::{Api, Client};
-use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use tokio::sync::Notify;
-
-/// The coordinator and everything around it.
-pub struct Core {
-    /// Answers from memory.
-    pub coordinator: Arc<Coordinator>,
-    /// Competes for the lease.
-    pub elector: Elector,
-    /// Times of reviews and calls.
-    pub reviews: Arc<Reviews>,
-    extender: ExtenderConfig,
-    /// What keeps the caches current.
-    pub tasks: Vec<Task>,
-    config: WebhookConfig,
-}
-
-impl Core {
-    /// Empty, until the tasks have run for a while.
-    pub fn new(args: &ServeArgs, policy: Policy, client: &Client, registry: &mut Registry) -> Self {
-        let metrics = Metrics::new(registry);
-        let reviews = Arc::new(Reviews::new(registry));
-        let caches = Caches::new(client, &args.longhorn_namespace);
-        let (holds, holds_task) = Holds::new(client, &args.namespace);
-        let elector = Elector::new(client.clone(), &args.namespace, "handoff", &args.pod_name);
-        let coordinator = Arc::new(Coordinator::new(Parts {
-            client: client.clone(),
-            cluster: caches.cluster,
-            storage: Arc::new(caches.storage),
-            handoffs: caches.handoffs,
-            holds,
-            policy,
-            metrics,
-            queue: caches.queue,
-            hosts_news: caches.hosts_news,
-            leadership: elector.leadership(),
-            identity: ObjectKey::new(&args.namespace, &args.pod_name),
-        }));
-        let tasks = caches.tasks.into_iter().chain([holds_task]).collect();
-        Self { coordinator, elector, reviews, extender: args.extender(), config: args.webhook(), tasks }
-    }
-
-    /// The webhook's routes.
-    pub fn webhook(&self) -> Router {
-        handoff_webhook::router(self.coordinator.clone(), self.config.clone(), self.reviews.clone())
-    }
-
-    /// The extender's routes.
-    pub fn extender(&self) -> Router {
-        handoff_extender::router(self.coordinator.clone(), self.extender, self.reviews.clone())
-    }
-}
 
 /// The caches and the tasks that keep them current. Whatever changes, the volume concerned is queued.
 pub struct Caches {
