@@ -1,0 +1,79 @@
+//! The backup target: blocks stay once they are there, and a backup is complete once its record says so (backupstore
+//! `deltablock.go`).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Bytes of a block.
+pub const BLOCK: u64 = 2 << 20;
+
+/// What there is of a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Blocks it consists of.
+    pub blocks: u64,
+    /// Those that are there.
+    pub there: u64,
+    /// All blocks that were ever sent.
+    pub sent: u64,
+    /// It can be restored.
+    pub complete: bool,
+    /// How often it was begun anew when it was complete: each time it could not be restored for a while.
+    pub spoilt: u32,
+}
+
+/// The target.
+#[derive(Clone, Default)]
+pub struct Target {
+    records: Arc<Mutex<BTreeMap<String, Record>>>,
+}
+
+impl Target {
+    fn records(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What there is of a backup.
+    pub fn record(&self, backup: &str) -> Record {
+        self.records().get(backup).copied().unwrap_or_default()
+    }
+
+    /// A run begins: the record is written anew. Returns how many blocks are missing.
+    pub fn begin(&self, backup: &str, blocks: u64, full: bool) -> u64 {
+        let mut records = self.records();
+        let record = records.entry(backup.to_owned()).or_default();
+        record.spoilt += u32::from(record.complete);
+        record.complete = false;
+        record.blocks = blocks;
+        // a full backup sends everything again
+        if full { blocks } else { blocks - record.there.min(blocks) }
+    }
+
+    /// A run of which so many blocks were sent is over.
+    pub fn end(&self, backup: &str, sent: u64, complete: bool) {
+        let mut records = self.records();
+        let record = records.entry(backup.to_owned()).or_default();
+        record.sent += sent;
+        record.there = (record.there + sent).min(record.blocks);
+        record.complete = complete;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_not_sent_again_unless_the_backup_is_full() {
+        let target = Target::default();
+        assert_eq!(target.begin("b", 50, false), 50);
+        target.end("b", 20, false);
+        assert_eq!(target.begin("b", 50, false), 30);
+        target.end("b", 30, true);
+        assert_eq!(target.record("b"), Record { blocks: 50, there: 50, sent: 50, complete: true, spoilt: 0 });
+        assert_eq!(target.begin("b", 50, true), 50);
+        assert_eq!((target.record("b").complete, target.record("b").spoilt), (false, 1));
+    }
+}
