@@ -11,6 +11,7 @@ use crate::{
         plan::PlanArgs,
         reference::{CompletionArgs, ManArgs},
         release::ReleaseArgs,
+        simulate::SimulateArgs,
         status::StatusArgs,
         uninstall::UninstallArgs,
     },
@@ -69,6 +70,8 @@ pub enum Command {
     Resume(Box<OrderArgs>),
     /// Stop owing backups: they will not be made complete.
     Abandon(Box<OrderArgs>),
+    /// What if a node with so many volumes were drained: simulate it, with Handoff and without.
+    Simulate(Box<SimulateArgs>),
     /// Withdraw what Handoff has put into the cluster, before its manifests are deleted.
     Uninstall(Box<UninstallArgs>),
     /// Print the CustomResourceDefinition.

@@ -21,7 +21,7 @@ pub use args::{Args, ServeArgs};
 
 use args::Command;
 use commands::{
-    End, cordon_check, doctor, explain, history, orders, plan, reference, release, status, uninstall,
+    End, cordon_check, doctor, explain, history, orders, plan, reference, release, simulate, status, uninstall,
 };
 use handoff_coordinator::api::OrderKind;
 use std::process::ExitCode;
@@ -40,6 +40,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Release(args) => release::run(*args).await,
         Command::Resume(args) => orders::run(*args, OrderKind::Resume).await,
         Command::Abandon(args) => orders::run(*args, OrderKind::Abandon).await,
+        Command::Simulate(args) => simulate::run(*args).await,
         Command::Uninstall(args) => uninstall::run(*args).await,
         Command::Crd => crd::print().map(|()| End::Yes),
         Command::Completion(args) => reference::completion(&args),

@@ -16,6 +16,7 @@ pub mod output;
 pub mod plan;
 pub mod reference;
 pub mod release;
+pub mod simulate;
 pub mod status;
 pub mod subject;
 pub mod uninstall;

@@ -71,7 +71,7 @@ terminal only, and not with `NO_COLOR`. What is waited for is said on standard e
 | 0 | done, or yes |
 | 1 | it could not be done: the message says why |
 | 2 | the command line cannot be understood |
-| 3 | no. `doctor`: something required is missing; `cordon-check`: not now, ask again; `uninstall`: refused, backups are owed; `resume`, `abandon`: written, but no replica has taken the order yet |
+| 3 | no. `doctor`: something required is missing; `cordon-check`: not now, ask again; `uninstall`: refused, backups are owed; `resume`, `abandon`: written, but no replica has taken the order yet; `simulate`: an invariant did not hold |
 | 4 | `cordon-check`: not before somebody has done something |
 
 Who may do what: the roles `handoff-view` (`status`, `history`) and `handoff-edit` (`release`, `resume`, `abandon`) are part
