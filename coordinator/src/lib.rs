@@ -1,6 +1,7 @@
 //! The coordinator: the `VolumeHandoff` object, the pure decision what comes next, and the shell that does it.
 
 pub mod api;
+mod asked;
 mod binder;
 pub mod checkpoint;
 pub mod clock;

@@ -2,6 +2,7 @@
 
 use handoff_cluster::{Attachment, Pod};
 use handoff_storage::{BackupView, SnapshotView, VolumeView};
+use jiff::SignedDuration;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// One volume, everything around it.
@@ -15,6 +16,9 @@ pub struct Observation {
     pub backups: Vec<BackupView>,
     /// The snapshots of those backups, by name, as far as they exist.
     pub snapshots: BTreeMap<String, SnapshotView>,
+    /// Lost backups that were probed so lately that the storage manager may still answer, and how long it has for that; by
+    /// a clock that nobody sets.
+    pub answer_due: BTreeMap<String, SignedDuration>,
     /// Its `VolumeAttachment`s in Kubernetes.
     pub attachments: Vec<Arc<Attachment>>,
     /// For each node that a pod of the volume is bound to: why we may not pre-stage there, if so.

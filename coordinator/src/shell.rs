@@ -2,6 +2,7 @@
 
 use crate::{
     api::{Hold, Trigger, VolumeHandoff, VolumeHandoffStatus},
+    asked::Asked,
     checkpoint::{self, Start},
     clock::Clock,
     decide::{Action, Decision, decide},
@@ -76,6 +77,7 @@ pub struct Coordinator {
     pub(crate) holds: Holds,
     pub(crate) progress: Progress,
     pacer: Pacer,
+    asked: Asked,
     /// Looks at the API server that reviews may make.
     pub(crate) live: Semaphore,
     pub(crate) leadership: Leadership,
@@ -137,6 +139,7 @@ impl Coordinator {
             holds: parts.holds,
             progress: Progress::default(),
             pacer: Pacer::default(),
+            asked: Asked::default(),
             live: Semaphore::new(LIVE_LOOKS),
             written: Mutex::default(),
             bindings: Mutex::default(),
@@ -322,6 +325,9 @@ impl Coordinator {
         }
         self.apply_bindings(&mut obs);
         for backup in &obs.backups {
+            if let Some(left) = self.asked.left(backup, self.policy.probe_wait) {
+                obs.answer_due.insert(backup.name.clone(), left);
+            }
             if let Some(snapshot) = self.storage.snapshot(&backup.snapshot) {
                 obs.snapshots.insert(backup.snapshot.clone(), snapshot);
             }

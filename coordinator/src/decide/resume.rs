@@ -209,6 +209,10 @@ impl Draft<'_> {
             // whoever was to ask died before, or the answer is not in our cache: silence means nothing yet
             return self.ask(name);
         }
+        if let Some(left) = self.obs.answer_due.get(name) {
+            // whatever the time of day says
+            return self.wake_in(*left);
+        }
         let Some(node) = self.resume_node() else {
             // it moved again: start over there
             return self.update(name, |r| r.state = ResumeState::Waiting);
