@@ -25,7 +25,7 @@ const NO_ATTACHER: (Duration, Duration) = (Duration::from_secs(260), Duration::f
 /// A replica's clock is wrong by no more than this.
 const WRONG: Duration = Duration::from_secs(20);
 /// All is over by then, or something hangs.
-const LONGEST: Duration = Duration::from_mins(60);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// What a history is made with.
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ async fn make_moves(cluster: &Arc<Cluster>, plan: &Plan, chance: Chance) -> usiz
                 leave_no_room(cluster, plan, &busiest, chance.between(NO_ROOM.0, NO_ROOM.1, ("no room for", n)));
             }
             drain_node(cluster, &busiest).await;
-            tokio::time::sleep(chance.between(Duration::ZERO, Duration::from_secs(60), ("open", n))).await;
+            tokio::time::sleep(chance.between(Duration::ZERO, Duration::from_mins(1), ("open", n))).await;
             uncordon(cluster, &busiest);
         } else {
             for pod in pods(cluster).into_iter().filter(|pod| here(pod)) {
@@ -209,7 +209,7 @@ fn unfinished(cluster: &Cluster, plan: &Plan, uploads: &[Upload]) -> Vec<String>
         let superseded = superseded
             .filter(|r| text(r, "/backup") == name && text(r, "/state") == "Superseded")
             .any(|r| !text(r, "/reason").is_empty());
-        if !superseded && !(completed && cluster.longhorn.target.record(name).complete) {
+        if !(superseded || completed && cluster.longhorn.target.record(name).complete) {
             unfinished.push(format!("backup {name} is lost (invariant 1)"));
         }
     }
@@ -253,12 +253,12 @@ impl Scene {
             let wait = self.chance.between(Duration::from_secs(2), Duration::from_secs(30), ("wrong", number));
             tokio::select! {
                 biased;
-                moved = &mut moves => {
+                ended = &mut moves => {
                     // the rest is done by whoever is there, on a line without faults
                     let start = Start { policy: self.setting.policy.clone(), ..Start::default() };
                     Replica::start(&self.cluster, &format!("handoff-{number}"), "n02", start);
                     replicas.iter().for_each(Replica::kill);
-                    return moved;
+                    return ended;
                 }
                 () = tokio::time::sleep(wait), if self.setting.faults => self.goes_wrong(&mut replicas, number),
             }

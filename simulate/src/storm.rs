@@ -129,7 +129,7 @@ impl Storm {
             tokio::spawn(async move { drain(&cluster, "n00").await })
         };
         let over = async {
-            while !self.is_over(&cluster, &plan, &backups, begin, with_handoff) {
+            while !Self::is_over(&cluster, &plan, &backups, begin, with_handoff) {
                 tokio::time::sleep(Duration::from_secs(5)).await;
             }
         };
@@ -157,7 +157,7 @@ impl Storm {
         names
     }
 
-    fn is_over(&self, cluster: &Cluster, plan: &Plan, backups: &[String], begin: Duration, resumes: bool) -> bool {
+    fn is_over(cluster: &Cluster, plan: &Plan, backups: &[String], begin: Duration, resumes: bool) -> bool {
         let moved = plan.workloads.iter().all(|w| moved_at(cluster, &w.pod(), begin).is_some());
         let state = |name: &String| {
             let backup = cluster.store.get(BACKUPS, &key(STORAGE, name));

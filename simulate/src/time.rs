@@ -30,6 +30,7 @@ impl Time {
     }
 
     /// The clock of another machine.
+    #[must_use]
     pub fn of_another(&self) -> Self {
         Self { origin: self.origin, ahead: Arc::default() }
     }

@@ -90,6 +90,7 @@ fn observe(seen: &Seen) -> Observation {
         cordoned: seen.cordoned.iter().map(|&n| node(n)).collect(),
         candidates: if seen.refused { vec![] } else { seen.candidates.iter().map(|&n| node(n)).collect() },
         resumes_full: false,
+        answer_due: [].into(),
     }
 }
 

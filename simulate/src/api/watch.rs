@@ -78,7 +78,7 @@ impl Watching {
             let due = if self.wanted.bookmarks { self.ends.min(self.bookmark) } else { self.ends };
             tokio::select! {
                 biased;
-                changed = self.news.changed() => changed.ok()?,
+                told = self.news.changed() => told.ok()?,
                 () = tokio::time::sleep_until(due) => {
                     if due == self.ends {
                         return None;

@@ -78,5 +78,5 @@ async fn publish(cluster: &Cluster, of: &ObjectKey, handle: &str, node: &str) {
         }
     }
     cluster.store.change(BY, ATTACHMENTS, of, |now| now["status"] = json!({"attached": true}));
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

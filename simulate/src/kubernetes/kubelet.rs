@@ -114,7 +114,7 @@ impl Kubelet {
         }
         self.cluster.takes(timing.start, ("start", uid)).await;
         self.set_ready(pod, uid, true);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn take_down(&self, pod: &ObjectKey, uid: &str, volumes: &[Used], mounted: &[String]) {

@@ -68,7 +68,7 @@ pub async fn unpublish(cluster: &Cluster, volume: &str, node: &str) -> Result<()
         let attached = cluster.store.get(LONGHORN_VOLUMES, &key(STORAGE, volume)).is_some_and(|volume| {
             text(&volume.value, "/status/state") == "attached" && text(&volume.value, "/status/currentNodeID") == node
         });
-        if !cluster.longhorn.release.waits || !(attached && has_device(cluster, volume, node)) {
+        if !(cluster.longhorn.release.waits && attached && has_device(cluster, volume, node)) {
             return Ok(());
         }
     }

@@ -6,8 +6,7 @@ use handoff_simulate::{
 };
 
 fn moved(version: &str) -> String {
-    let nobody: Option<Crash> = None;
-    let death = Death { release: Release::of(version), complete_after_all: false, crash: nobody, heir: Heir::Standby };
+    let death = Death { release: Release::of(version), complete_after_all: false, crash: None, heir: Heir::Standby };
     let died = death.run().unwrap();
     assert!(died.outcome.broken.is_empty(), "{}", died.outcome);
     died.outcome.story
