@@ -15,6 +15,8 @@ use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
 
 const BY: &str = "drain";
+/// From the cordon to the first eviction: it looks at all pods and at their owners.
+const LOOKS: Duration = Duration::from_millis(200);
 /// After a 429.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -30,6 +32,7 @@ pub struct Drained {
 /// Drains a node, for as long as that takes.
 pub async fn drain(cluster: &Cluster, node: &str) -> Drained {
     cordon(cluster, node);
+    tokio::time::sleep(LOOKS).await;
     let began = cluster.time.passed();
     let (pods, _) = cluster.store.list(PODS, "");
     let of_daemon = |pod: &serde_json::Value| {

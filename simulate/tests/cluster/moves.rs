@@ -18,7 +18,7 @@ fn the_volume_is_asked_for_the_backup_cut_and_made_complete_under_its_own_name()
         let story = moved(version);
         let at = |what: &str| story.find(what).unwrap_or_else(|| panic!("{version}: no {what:?} in\n{story}"));
         let steps = [
-            at("handoff-0: VolumeHandoff pv-db: made"),
+            at(": VolumeHandoff pv-db: made"),
             at("handoff-0: requests of db: +n01 (ours)"),
             at("Backup backup: state=\"Error\""),
             at("handoff-0: Backup backup: syncRequestedAt="),
