@@ -60,7 +60,7 @@ func drainNode(ctx context.Context, helper *drain.Helper, name string, started m
 	if err != nil || len(pods.Pods()) == 0 {
 		return "", err
 	}
-	return helper.EvictPods(ctx, pods).ConditionMessage(&started), nil
+	return helper.EvictPods(ctx, pods).ConditionMessage(started), nil
 }
 
 // attached says what is still attached to the node, by either of the two signs that the controller looks at.
