@@ -247,7 +247,10 @@ impl StorageManager for Storage {
     }
 
     /// Between nodes, with good replicas on a and b.
-    fn volume(&self, _: &str) -> Option<VolumeView> {
+    fn volume(&self, handle: &str) -> Option<VolumeView> {
+        if handle != "v" {
+            return None;
+        }
         let request = AttachRequest { id: "x".into(), node: "b".into(), workload: true, ours: false, satisfied: false };
         Some(VolumeView {
             state: VolumeState::Detaching,
