@@ -23,6 +23,17 @@ pub async fn evict(bench: &Bench, namespace: &str, name: &str, dry_run: bool) ->
     bench.admin.post(&core(namespace, "pods", &format!("{name}/eviction")), &eviction).await
 }
 
+/// Also those of the volumes that other checks have left there.
+async fn stop_engines(bench: &Bench, node: &str) -> Result<()> {
+    let engines = bench.admin.get(&longhorn("engines", "")).await?.ok()?;
+    let engines = engines.pointer("/items").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
+    for engine in engines.iter().filter(|e| e.text("/spec/nodeID") == node) {
+        let status = format!("{}/status", longhorn("engines", engine.text("/metadata/name")));
+        bench.admin.merge(&status, &json!({"status": {"currentState": "stopped"}})).await?;
+    }
+    Ok(())
+}
+
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let ns = "storage";
     bench.world.namespace(ns).await?;
@@ -44,6 +55,15 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     next["metadata"]["annotations"] = json!({crate::kubelet::MANUAL: ""});
     next["spec"]["nodeName"] = json!("node-b");
     bench.admin.create(&core(ns, "pods", ""), &next).await?;
+    let answer = evict(bench, "longhorn-system", "instance-manager-a", true).await?;
+    let claim = "while an engine runs on its node, the instance manager is left to Longhorn's budget";
+    bench.report.check(claim, answer.is_ok(), answer.brief());
+    stop_engines(bench, "node-a").await?;
+    let stopped = crate::http::eventually(crate::bench::SOON, async || {
+        let answer = evict(bench, "longhorn-system", "instance-manager-a", true).await?;
+        Ok((answer.status == 429).then_some(()))
+    });
+    bench.report.check("when none does any more it is held", stopped.await?.is_some(), "");
     for name in ["instance-manager-a", "csi-attacher-a"] {
         for dry_run in [true, false] {
             let answer = evict(bench, "longhorn-system", name, dry_run).await?;
@@ -63,7 +83,9 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     // the volume comes up on node-b and the pod is ready there
     bench.admin.merge(&longhorn("volumes", handle), &json!({"spec": {"nodeID": "node-b"}})).await?;
     bench.admin.merge(&volume, &json!({"status": {"state": "attached", "currentNodeID": "node-b"}})).await?;
-    bench.admin.merge(&longhorn("engines", &format!("{handle}-e-0")), &json!({"spec": {"nodeID": "node-b"}})).await?;
+    let engine = longhorn("engines", &format!("{handle}-e-0"));
+    bench.admin.merge(&engine, &json!({"spec": {"nodeID": "node-b"}})).await?;
+    bench.admin.merge(&format!("{engine}/status"), &json!({"status": {"currentState": "running"}})).await?;
     bench.world.ready(ns, "db").await?;
     bench
         .world
