@@ -39,7 +39,8 @@ impl Object {
         ObjectKey::new(text(&self.value, "/metadata/namespace"), text(&self.value, "/metadata/name"))
     }
 
-    fn uid(&self) -> &str {
+    /// Its UID.
+    pub fn uid(&self) -> &str {
         text(&self.value, "/metadata/uid")
     }
 }

@@ -3,7 +3,7 @@
 use futures::{StreamExt, TryStreamExt};
 use handoff_simulate::{
     api::{
-        Line, Verb,
+        Follow, Line, Verb,
         resource::{BUDGETS, CLAIMS, CONFIG_MAPS, HANDOFFS, NODES, PODS},
     },
     chance::Chance,
@@ -90,6 +90,31 @@ fn a_watch_goes_on_from_a_version_and_one_that_is_forgotten_is_gone() {
             },
         };
         assert_eq!(refused, 410);
+    })
+    .unwrap();
+}
+
+#[test]
+fn who_follows_learns_after_versions_were_forgotten_what_is_gone_and_what_is_another_one() {
+    run(async {
+        let cluster = cluster();
+        let made = |name: &str| cluster.add(CONFIG_MAPS, WORKLOADS, name, json!({}));
+        let mut follow = Follow::new(&cluster.store, CONFIG_MAPS);
+        let mut told = async || {
+            let changes = follow.next().await;
+            changes.iter().map(|change| format!("{} {}", change.what, change.object.key().name)).collect::<Vec<_>>()
+        };
+        ["gone", "other", "same", "changed"].into_iter().for_each(made);
+        assert_eq!(told().await, ["ADDED changed", "ADDED gone", "ADDED other", "ADDED same"]);
+        for name in ["gone", "other"] {
+            cluster.store.remove("someone", CONFIG_MAPS, &key(WORKLOADS, name));
+        }
+        made("other");
+        cluster.store.change("someone", CONFIG_MAPS, &key(WORKLOADS, "changed"), |map| map["data"] = json!({"n": "1"}));
+        cluster.store.compact();
+        assert_eq!(told().await, ["DELETED gone", "DELETED other", "MODIFIED changed", "ADDED other"]);
+        made("new");
+        assert_eq!(told().await, ["ADDED new"]);
     })
     .unwrap();
 }
