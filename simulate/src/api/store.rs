@@ -297,17 +297,22 @@ fn is_kept(resource: Resource, value: &Value) -> bool {
 }
 
 impl Inner {
+    /// The object under a new version.
+    fn next_version(&mut self, mut value: Value) -> Arc<Object> {
+        self.version += 1;
+        value["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        Object::new(value)
+    }
+
     fn put(
         &mut self,
         onlooker: &Arc<dyn Onlooker>,
         by: &str,
         resource: Resource,
         key: &ObjectKey,
-        mut value: Value,
+        value: Value,
     ) -> Arc<Object> {
-        self.version += 1;
-        value["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        let object = Object::new(value);
+        let object = self.next_version(value);
         let collection = self.collections.entry(resource).or_default();
         let before = collection.objects.insert(key.clone(), object.clone());
         let what = if before.is_some() { "MODIFIED" } else { "ADDED" };
@@ -323,11 +328,9 @@ impl Inner {
         by: &str,
         resource: Resource,
         key: &ObjectKey,
-        mut value: Value,
+        value: Value,
     ) -> Arc<Object> {
-        self.version += 1;
-        value["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        let object = Object::new(value);
+        let object = self.next_version(value);
         let collection = self.collections.entry(resource).or_default();
         collection.objects.remove(key);
         onlooker.wrote(&Write { by, resource, key, before: Some(&object.value), after: None });
