@@ -29,13 +29,13 @@ kube() { $lab exec kubectl "$@"; }
 tool() { $lab exec "$program" "$@"; }
 
 # ours : every object that Handoff or its chart has made, of every kind: by namespace, name, label or content. What a pod or
-# an attachment of Kubernetes has been annotated with goes with it. The namespace is the user's, and so is what Kubernetes
-# puts into each.
+# an attachment of Kubernetes has been annotated with goes with it. Longhorn's own note of who attached a volume last is
+# Longhorn's. The namespace is the user's, and so is what Kubernetes puts into each.
 ours() {
   # shellcheck disable=SC2016 # for the shell inside
   $lab exec bash -c 'kubectl api-resources --verbs=list -o name | grep -vE "^events|metrics.k8s.io$" |
     while read -r kind; do kubectl get "$kind" -A -o json --ignore-not-found </dev/null || exit 1; done' |
-    jq -r '(if .items then .items[] else . end) | . as $object | .metadata as $m |
+    jq -r '(if .items then .items[] else . end) | del(.spec.lastAttachedBy) | . as $object | .metadata as $m |
       select(($m.name | startswith("handoff-e2e")) or ($m.namespace // "") == "handoff-e2e" | not) |
       select([.kind, $m.name] | IN(["Namespace", "handoff-system"], ["ConfigMap", "kube-root-ca.crt"], ["ServiceAccount", "default"]) | not) |
       select(

@@ -25,7 +25,7 @@ pub struct Index {
     claims: Claims,
     volumes: Volumes,
     nodes: HashMap<String, Arc<Node>>,
-    cordoned: BTreeSet<String>,
+    emptied: BTreeSet<String>,
     /// Nodes that nobody should be sent to.
     leaving: HashSet<String>,
     csi_nodes: HashMap<String, Arc<CsiNode>>,
@@ -95,9 +95,9 @@ impl Index {
         self.nodes.get(name).cloned()
     }
 
-    /// Names of the cordoned nodes: a few of thousands, and asked for all the time.
-    pub fn cordoned(&self) -> impl Iterator<Item = &String> {
-        self.cordoned.iter()
+    /// Names of the nodes that are being emptied: a few of thousands, and asked for all the time.
+    pub fn emptied(&self) -> impl Iterator<Item = &String> {
+        self.emptied.iter()
     }
 
     /// Whether the node is known to be cordoned, not ready, or about to go.
@@ -193,12 +193,12 @@ impl Index {
             return Vec::new();
         }
         let change = Change::Node(node.name.clone());
-        if node.cordoned {
-            self.cordoned.insert(node.name.clone());
+        if node.is_emptied() {
+            self.emptied.insert(node.name.clone());
         } else {
-            self.cordoned.remove(&node.name);
+            self.emptied.remove(&node.name);
         }
-        if node.cordoned || !node.ready || node.leaving {
+        if node.is_emptied() || !node.ready {
             self.leaving.insert(node.name.clone());
         } else {
             self.leaving.remove(&node.name);
@@ -209,7 +209,7 @@ impl Index {
 
     /// Forgets an object; says what it touched.
     pub fn remove_node(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
-        self.cordoned.remove(name);
+        self.emptied.remove(name);
         self.leaving.remove(name);
         self.nodes.remove(name).map(|_| Change::Node(name.clone())).into_iter().collect()
     }
@@ -438,17 +438,22 @@ mod tests {
     }
 
     #[test]
-    fn cordoned_nodes_are_known_without_a_look_at_the_others() {
+    fn nodes_that_are_emptied_are_known_without_a_look_at_the_others() {
         let mut index = Index::default();
-        let node =
-            |name: &str, cordoned| Node { name: name.into(), cordoned, ready: true, tainted: false, leaving: false };
-        index.put_node(node("a", true));
-        index.put_node(node("b", false));
-        index.put_node(node("c", true));
-        assert!(index.cordoned().eq(["a", "c"]));
-        index.put_node(node("a", false));
+        let node = |name: &str, cordoned, leaving| Node {
+            name: name.into(),
+            cordoned,
+            ready: true,
+            tainted: leaving,
+            leaving,
+        };
+        index.put_node(node("a", true, false));
+        index.put_node(node("b", false, false));
+        index.put_node(node("c", false, true));
+        assert!(index.emptied().eq(["a", "c"]));
+        index.put_node(node("a", false, false));
         index.remove_node(&ObjectKey::new("", "c"));
-        assert!(index.cordoned().next().is_none());
+        assert!(index.emptied().next().is_none());
     }
 
     #[test]

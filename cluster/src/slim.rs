@@ -119,6 +119,13 @@ pub struct Node {
     pub leaving: bool,
 }
 
+impl Node {
+    /// Somebody empties it: `kubectl drain` cordons, cluster-autoscaler and Karpenter taint before they evict.
+    pub fn is_emptied(&self) -> bool {
+        self.cordoned || self.leaving
+    }
+}
+
 /// Taints of nodes that are about to go or cannot be reached: Kubernetes' own, cluster-autoscaler's (the second only
 /// asks to prefer other nodes), and Karpenter's in its present and its former spelling.
 const LEAVING: [&str; 8] = [

@@ -382,7 +382,7 @@ fn as_reviewed(deleted: DeletedPod) -> Option<Arc<Pod>> {
 
 /// Nobody is emptying the node.
 fn is_open(node: &Node) -> bool {
-    !node.cordoned && !node.tainted && !node.leaving
+    !node.is_emptied() && !node.tainted
 }
 
 fn names(backups: &[&BackupView]) -> String {

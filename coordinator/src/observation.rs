@@ -25,7 +25,7 @@ pub struct Observation {
     pub refusals: BTreeMap<String, String>,
     /// The volume is unstaged on the node that is left: seen by an agent there, in this move.
     pub unstaged: bool,
-    /// All nodes that are cordoned.
+    /// All nodes that are being emptied: cordoned, or tainted by what removes nodes.
     pub cordoned: Vec<String>,
     /// Nodes on which a pod of the volume may well be scheduled and the volume may be pre-staged, best first: those
     /// that hold a good replica before the others. Only looked up while a volume is between nodes.

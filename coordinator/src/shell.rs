@@ -321,7 +321,7 @@ impl Coordinator {
             let index = self.cluster.read();
             obs.pods = index.pods_of_volume(volume);
             obs.attachments = index.attachments_of(&volume.name);
-            obs.cordoned = index.cordoned().cloned().collect();
+            obs.cordoned = index.emptied().cloned().collect();
         }
         self.apply_bindings(&mut obs);
         for backup in &obs.backups {

@@ -104,15 +104,15 @@ impl Coordinator {
         let pod = self.cluster.read().pod(&ObjectKey::new(&pod.namespace, &pod.name))?;
         let role = self.role_of(&pod)?;
         let node = pod.node.clone()?;
-        let (cordoned, volumes) = {
+        let (emptied, volumes) = {
             let index = self.cluster.read();
-            let cordoned = index.node(&node).is_some_and(|n| n.cordoned);
-            (cordoned, index.volumes_of_driver(self.storage.driver()).collect::<Vec<Arc<Volume>>>())
+            let emptied = index.node(&node).is_some_and(|n| n.is_emptied());
+            (emptied, index.volumes_of_driver(self.storage.driver()).collect::<Vec<Arc<Volume>>>())
         };
         let mut watched = None;
         for volume in volumes {
             let obs = self.observe(&volume);
-            if !is_needed(&obs, &node, cordoned, role, now) {
+            if !is_needed(&obs, &node, emptied, role, now) {
                 continue;
             }
             let handoff = self.current(&volume.name);
@@ -153,11 +153,11 @@ impl Coordinator {
 }
 
 /// Whether the volume still needs the pod with this role on `node`.
-fn is_needed(obs: &Observation, node: &str, cordoned: bool, role: Role, now: Timestamp) -> bool {
+fn is_needed(obs: &Observation, node: &str, emptied: bool, role: Role, now: Timestamp) -> bool {
     match role {
         Role::Storage(StorageRole::InstanceManager) => needs_instance_manager(obs, node, now),
-        Role::Storage(StorageRole::CsiController) => needs_controllers(obs, node, cordoned, now),
-        Role::Ourselves => obs.in_flight().next().is_some() && needs_controllers(obs, node, cordoned, now),
+        Role::Storage(StorageRole::CsiController) => needs_controllers(obs, node, emptied, now),
+        Role::Ourselves => obs.in_flight().next().is_some() && needs_controllers(obs, node, emptied, now),
     }
 }
 
@@ -186,8 +186,8 @@ fn is_wanted(obs: &Observation, volume: &VolumeView, node: &str) -> bool {
 }
 
 /// Its pod is still on the node that is being drained, or is waiting or starting.
-fn needs_controllers(obs: &Observation, node: &str, cordoned: bool, now: Timestamp) -> bool {
-    let drained = |p: &Pod| cordoned && !p.finished && p.node.as_deref() == Some(node) && !is_daemon(p);
+fn needs_controllers(obs: &Observation, node: &str, emptied: bool, now: Timestamp) -> bool {
+    let drained = |p: &Pod| emptied && !p.finished && p.node.as_deref() == Some(node) && !is_daemon(p);
     obs.pods.iter().any(|p| drained(p) || is_starting(p, now))
 }
 

@@ -1,6 +1,7 @@
 use super::world::{HOLDS, World, at, manager, settings};
 use crate::verdicts::EvictionVerdict;
 use handoff_cluster::settings::MODE;
+use handoff_storage::StorageRole;
 use jiff::Timestamp;
 
 async fn evict(world: &World, now: Timestamp) -> EvictionVerdict {
@@ -54,6 +55,24 @@ async fn the_time_of_an_instance_manager_begins_when_no_data_path_is_left_on_its
     assert_eq!(until(&replica.hold_storage(&manager(), false, at(155)).await), wanted);
     *world.storage.guards.lock().unwrap() = true;
     assert_eq!(until(&replica.hold_storage(&manager(), false, at(160)).await), wanted, "a budget may come too late");
+}
+
+/// cluster-autoscaler and Karpenter taint the node that they empty, and do not cordon it.
+#[tokio::test]
+async fn csi_controllers_leave_an_emptied_node_after_the_pods_that_need_them() {
+    let held = |world: World| async move {
+        *world.storage.role.lock().unwrap() = StorageRole::CsiController;
+        matches!(evict(&world, at(0)).await, EvictionVerdict::Hold { .. })
+    };
+    let world = || {
+        let mut world = World::default();
+        // it has run for long: it is not starting
+        world.pod.ready = true;
+        world
+    };
+    assert!(!held(world()).await, "nobody empties a");
+    assert!(held(World { cordoned: vec!["a"], ..world() }).await, "cordoned");
+    assert!(held(World { going: vec!["a"], ..world() }).await, "tainted by what removes it");
 }
 
 #[tokio::test]

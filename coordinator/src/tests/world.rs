@@ -62,6 +62,8 @@ pub struct Storage {
     pub backups: Mutex<Vec<BackupView>>,
     pub allows_snapshot_deletion: Mutex<bool>,
     pub guards: Mutex<bool>,
+    /// What the pod of the storage manager is.
+    pub role: Mutex<StorageRole>,
 }
 
 /// A backup that began 100 s before [`at`]`(0)`: at 90 % it still takes 11 s, as long as nothing more is known.
@@ -116,6 +118,7 @@ impl Default for World {
                 backups,
                 allows_snapshot_deletion: Mutex::default(),
                 guards: Mutex::default(),
+                role: Mutex::new(StorageRole::InstanceManager),
             }),
             leads: false,
         }
@@ -297,7 +300,7 @@ impl StorageManager for Storage {
     }
 
     fn role_of(&self, pod: &Pod) -> Option<StorageRole> {
-        (pod.key.name == MANAGER).then_some(StorageRole::InstanceManager)
+        (pod.key.name == MANAGER).then(|| *self.role.lock().unwrap())
     }
 
     fn guards(&self, node: &str) -> bool {

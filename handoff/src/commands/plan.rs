@@ -178,7 +178,7 @@ fn planned(input: &Input, node: &str, pod: &Pod, now: Timestamp) -> Planned {
     let mut targets = Vec::new();
     if !volumes.is_empty() {
         let index = input.look.cluster.read();
-        let open = |n: &str| index.node(n).is_some_and(|n| n.ready && !n.cordoned && !n.tainted && !n.leaving);
+        let open = |n: &str| index.node(n).is_some_and(|n| n.ready && !n.is_emptied() && !n.tainted);
         let closed = index.nodes().filter(|n| !open(&n.name)).map(|n| n.name.clone()).collect::<Vec<_>>();
         drop(index);
         targets = input.look.judge(&namespace, &claims);

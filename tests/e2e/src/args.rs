@@ -137,6 +137,9 @@ pub struct StormArgs {
     /// Size of each volume.
     #[arg(long, default_value = "200Mi")]
     pub size: String,
+    /// With Handoff only: drain one node after the other until so many pods have moved, and look for what is left.
+    #[arg(long)]
+    pub moves: Option<usize>,
 }
 
 /// `ci`.

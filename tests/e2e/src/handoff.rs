@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::{path::Path, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 /// Its namespace.
 pub const NAMESPACE: &str = "handoff-system";
@@ -81,15 +81,39 @@ pub async fn scale(cluster: &Cluster, replicas: i64) -> Result<()> {
     .await
 }
 
-/// Pre-stages that are in the cluster: attachment requests that carry Handoff's mark, as `volume → node`.
-pub async fn prestages(cluster: &Cluster) -> Result<Vec<String>> {
+/// One request for an attachment at Longhorn.
+pub struct AttachRequest {
+    /// Longhorn's volume.
+    pub volume: String,
+    /// Where.
+    pub node: String,
+    /// It carries Handoff's mark: a pre-stage.
+    pub ours: bool,
+}
+
+impl fmt::Display for AttachRequest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} → {}", self.volume, self.node)
+    }
+}
+
+/// All requests for attachments that are in the cluster.
+pub async fn attach_requests(cluster: &Cluster) -> Result<Vec<AttachRequest>> {
     let attachments = cluster.list(&LH_ATTACHMENT, &cluster.longhorn, "").await?;
-    let tickets = attachments.iter().flat_map(|attachment| {
+    let requests = attachments.iter().flat_map(|attachment| {
         let tickets = attachment.pointer("/spec/attachmentTickets").and_then(Value::as_object);
-        tickets.into_iter().flat_map(|t| t.values()).map(|ticket| (attachment.name(), ticket))
+        tickets.into_iter().flat_map(|t| t.values()).map(|ticket| AttachRequest {
+            volume: attachment.name().to_owned(),
+            node: ticket.text("/nodeID").to_owned(),
+            ours: ticket.text("/parameters/lastAttachedBy") == PRESTAGE_MARK,
+        })
     });
-    let ours = tickets.filter(|(_, ticket)| ticket.text("/parameters/lastAttachedBy") == PRESTAGE_MARK);
-    Ok(ours.map(|(volume, ticket)| format!("{volume} → {}", ticket.text("/nodeID"))).collect())
+    Ok(requests.collect())
+}
+
+/// Pre-stages that are in the cluster.
+pub async fn prestages(cluster: &Cluster) -> Result<Vec<String>> {
+    Ok(attach_requests(cluster).await?.iter().filter(|r| r.ours).map(ToString::to_string).collect())
 }
 
 /// Deletes every replica that is there, one after the other: the next one when as many are ready as before. Returns

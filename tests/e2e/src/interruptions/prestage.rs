@@ -4,14 +4,15 @@
 use super::{passage::Scene, pods};
 use crate::{
     attacher,
-    cluster::{EVENT, LEASE, NODE, POD, Read, STATEFULSET, until},
+    cluster::{Cluster, EVENT, LEASE, NODE, POD, Read, STATEFULSET, until},
     handoff, journal,
     report::Claim,
     settle, tickets,
-    workload::{self, LABELS, NAMESPACE_NAME, kubectl},
+    workload::{self, LABELS, NAMESPACE_NAME, Running, kubectl},
 };
 use anyhow::{Context, Result, bail};
 use jiff::{SignedDuration, Timestamp};
+use kube::api::PostParams;
 use serde_json::{Value, json};
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -272,20 +273,47 @@ pub async fn refused(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     Ok(claims)
 }
 
-/// A volume that can run beside its only replica only: sent away, refused there, and back.
+/// A volume that can run beside its only replica only. The scheduler knows from the `PersistentVolume`; a pod bound
+/// elsewhere all the same is refused there, and runs again where its replica is.
 pub async fn strict_local(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     let (bench, cluster, volume) = (scene.bench, &scene.bench.cluster, scene.workload);
+    let other = bench.nodes.iter().find(|node| **node != volume.node).context("there is one node only")?;
     send_away(scene, &volume.node).await?;
-    let claims = refusal(scene, "is strict-local and has no replica on").await?;
+    let (pod, told) = unschedulable(cluster, volume).await?;
+    let mut claims = vec![Claim::new("the scheduler finds no node for it", true, told)];
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": other}});
+    let bound = cluster.api(&POD, NAMESPACE_NAME);
+    let _: Value = bound
+        .create_subresource("binding", &pod, &PostParams::default(), &serde_json::to_vec(&binding)?)
+        .await
+        .context("binding the pod by hand")?;
+    claims.extend(refusal(scene, "is strict-local and has no replica on").await?);
     settle::uncordon(bench).await?;
     for other in bench.nodes.iter().filter(|node| **node != volume.node) {
         pods::cordon(bench, other).await?;
     }
-    let pods = cluster.list(&POD, NAMESPACE_NAME, LABELS).await?;
-    let pod = pods.first().context("the workload has no pod")?.name().to_owned();
     kubectl(&["delete", "pod", "-n", NAMESPACE_NAME, &pod, "--wait=false"]).await?;
     scene.ready().await?;
     Ok(claims)
+}
+
+/// Waits until the scheduler has said that it finds no node for the workload's new pod; its name, and what was said.
+async fn unschedulable(cluster: &Cluster, volume: &Running) -> Result<(String, String)> {
+    let mut found = (String::new(), String::new());
+    until(LIMIT, "the scheduler to find no node", async || {
+        let pods = cluster.list(&POD, NAMESPACE_NAME, LABELS).await?;
+        let Some(pod) = pods.iter().find(|p| p.text("/metadata/uid") != volume.uid) else {
+            return Ok(Some("no new pod".to_owned()));
+        };
+        let scheduled = pod.items("/status/conditions").iter().find(|c| c.text("/type") == "PodScheduled");
+        let told = scheduled.map_or("", |c| c.text("/message"));
+        found = (pod.name().to_owned(), told.to_owned());
+        let no_node = scheduled.is_some_and(|c| c.text("/reason") == "Unschedulable");
+        Ok((!no_node).then(|| format!("'{told}'")))
+    })
+    .await?;
+    Ok(found)
 }
 
 /// The refusal is recorded and told with its reason, and nothing of ours is placed.

@@ -4,7 +4,7 @@ use crate::{
     args::StormArgs,
     backup::{self, Backup},
     bench::{Bench, rest},
-    cluster::{CLAIM, LH_VOLUME, NAMESPACE, POD, Read, STATEFULSET, STORAGE_CLASS, VOLUME},
+    cluster::{CLAIM, Cluster, LH_VOLUME, NAMESPACE, POD, Read, STATEFULSET, STORAGE_CLASS, VOLUME},
     interruptions, settle,
     workload::{self, CLASS, Checksums, NAMESPACE_NAME, Running},
 };
@@ -26,9 +26,9 @@ const FLOWING: Duration = Duration::from_mins(4);
 
 /// The fleet in its harbour.
 pub struct Fleet {
-    /// The node all pods are on.
+    /// The node its pods are on.
     pub node: String,
-    /// Its pods, by name.
+    /// They, by name.
     pub pods: BTreeMap<String, Running>,
 }
 
@@ -67,26 +67,41 @@ pub async fn launch(bench: &Bench, args: &StormArgs) -> Result<Fleet> {
     })
     .await?;
     settle::uncordon(bench).await?;
+    muster(bench).await
+}
+
+/// The fleet as it lies now, its volumes whole: the pods of the node that has most of them.
+pub async fn muster(bench: &Bench) -> Result<Fleet> {
+    let cluster = &bench.cluster;
     rest("all volumes to be healthy", async || {
         let volumes = cluster.list(&LH_VOLUME, &cluster.longhorn, "").await?;
         let ill = volumes.iter().find(|v| v.text("/status/robustness") != "healthy");
         Ok(ill.map(|v| format!("{} is {}", v.name(), v.text("/status/robustness"))))
     })
     .await?;
-    let mut pods = BTreeMap::new();
+    let mut by_node = BTreeMap::<String, BTreeMap<String, Running>>::new();
+    for pod in running(cluster).await? {
+        by_node.entry(pod.node.clone()).or_default().insert(pod.pod.clone(), pod);
+    }
+    let (node, pods) = by_node.into_iter().max_by_key(|(_, pods)| pods.len()).context("the fleet has no pod")?;
+    Ok(Fleet { node, pods })
+}
+
+/// All pods of the fleet with their volumes.
+pub async fn running(cluster: &Cluster) -> Result<Vec<Running>> {
+    let mut all = Vec::new();
     for pod in cluster.list(&POD, NAMESPACE_NAME, LABELS).await? {
         let claim = cluster.get(&CLAIM, NAMESPACE_NAME, &format!("data-{}", pod.name())).await?;
         let volume = cluster.get(&VOLUME, "", claim.text("/spec/volumeName")).await?;
-        let running = Running {
+        all.push(Running {
             pod: pod.name().to_owned(),
             uid: pod.text("/metadata/uid").to_owned(),
             node: pod.text("/spec/nodeName").to_owned(),
             volume: volume.name().to_owned(),
             handle: volume.text("/spec/csi/volumeHandle").to_owned(),
-        };
-        pods.insert(running.pod.clone(), running);
+        });
     }
-    Ok(Fleet { node, pods })
+    Ok(all)
 }
 
 /// Writes data, and starts the backups of the first few.

@@ -2,6 +2,7 @@
 //! and with it, in one run.
 
 mod fleet;
+mod series;
 mod watch;
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     restore, settle, workload,
 };
 use anyhow::{Context, Result};
+use fleet::Fleet;
 use std::{collections::BTreeMap, time::Duration};
 use watch::Story;
 
@@ -31,6 +33,9 @@ struct Weathered {
 
 /// `storm`: whether every claim held.
 pub async fn run(bench: &Bench, args: &StormArgs) -> Result<bool> {
+    if let Some(moves) = args.moves {
+        return series::run(bench, args, moves).await;
+    }
     println!(
         "{} volumes, {} with backups of {} MiB in flight, link {}",
         args.volumes, args.backups, bench.data, bench.common.link
@@ -41,21 +46,30 @@ pub async fn run(bench: &Bench, args: &StormArgs) -> Result<bool> {
     let with = one(bench, args, true).await.context("with Handoff")?;
     println!("\n{}", table(&without, &with));
     println!("\nresumes with Handoff, in seconds after the drain began\n{}", with.story.resumes());
+    Ok(verdict(&[without.claims, with.claims].concat()))
+}
+
+/// Prints the claims; whether all hold.
+fn verdict(claims: &[Claim]) -> bool {
     println!("\nClaims");
-    let claims = [without.claims, with.claims].concat();
-    print_claims(&claims);
+    print_claims(claims);
     let failed = claims.iter().filter(|c| !c.holds).count();
     println!("\n{} passed, {failed} failed", claims.len() - failed);
-    Ok(failed == 0)
+    failed == 0
 }
 
 async fn one(bench: &Bench, args: &StormArgs, handoff: bool) -> Result<Weathered> {
-    let how = if handoff { "with Handoff" } else { "without Handoff" };
-    println!("\n{how}");
+    println!("\n{}", if handoff { "with Handoff" } else { "without Handoff" });
     workload::remove_leftovers(&bench.cluster).await?;
     let fleet = fleet::launch(bench, args).await.context("launching the fleet")?;
-    let cargo = fleet::load(bench, args, &fleet).await.context("loading the fleet")?;
-    let watch = watch::Watch::start(&bench.cluster, &fleet, &cargo.backups);
+    weather(bench, args, &fleet, handoff).await
+}
+
+/// Loads the fleet and drains its node, with Handoff or without.
+async fn weather(bench: &Bench, args: &StormArgs, fleet: &Fleet, handoff: bool) -> Result<Weathered> {
+    let how = if handoff { "with Handoff" } else { "without Handoff" };
+    let cargo = fleet::load(bench, args, fleet).await.context("loading the fleet")?;
+    let watch = watch::Watch::start(&bench.cluster, fleet, &cargo.backups);
     settle::mark(&bench.cluster, &fleet.node).await?;
     // nobody would hold storage without Handoff, and volumes would be stranded: the same as `moves` does for plain moves
     let drain = Drain::start(&fleet.node, (!handoff).then_some(WITHOUT_STORAGE))?.wait(DRAIN).await?;
@@ -79,7 +93,7 @@ async fn one(bench: &Bench, args: &StormArgs, handoff: bool) -> Result<Weathered
         claim("no pre-stage is left", left.is_empty(), left.join(", "));
     }
     settle::uncordon(bench).await?;
-    let now = fleet::checksums(&fleet).await?;
+    let now = fleet::checksums(fleet).await?;
     let differ = cargo.data.iter().filter_map(|(pod, sums)| {
         let found = now.get(pod).cloned().unwrap_or_default();
         workload::difference(sums, &found).map(|how| format!("{pod}: {how}"))
