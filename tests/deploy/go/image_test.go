@@ -3,6 +3,7 @@ package deploy
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -69,7 +70,7 @@ func TestTheImageIsTheProgramAndWhatItIsMadeOfForNobodyInParticular(t *testing.T
 	if len(manifest) != 1 || len(manifest[0].Layers) != 1 || manifest[0].RepoTags[0] != "handoff:1.2.3" {
 		t.Fatalf("%+v", manifest)
 	}
-	layer := parts[manifest[0].Layers[0]].text
+	layer := gunzip(t, parts[manifest[0].Layers[0]].text)
 	var config object
 	if err := json.Unmarshal(parts[manifest[0].Config].text, &config); err != nil {
 		t.Fatal(err)
@@ -85,6 +86,19 @@ func TestTheImageIsTheProgramAndWhatItIsMadeOfForNobodyInParticular(t *testing.T
 	if !reflect.DeepEqual(files, want) {
 		t.Errorf("%v", files)
 	}
+}
+
+func gunzip(t *testing.T, text []byte) []byte {
+	t.Helper()
+	reader, err := gzip.NewReader(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plain
 }
 
 type part struct {

@@ -285,7 +285,7 @@ pub async fn strict_local(scene: &Scene<'_>) -> Result<Vec<Claim>> {
         "target": {"apiVersion": "v1", "kind": "Node", "name": other}});
     let bound = cluster.api(&POD, NAMESPACE_NAME);
     let _: Value = bound
-        .create_subresource("binding", &pod, &PostParams::default(), &serde_json::to_vec(&binding)?)
+        .create_subresource("binding", &pod, &PostParams::default(), &binding)
         .await
         .context("binding the pod by hand")?;
     claims.extend(refusal(scene, "is strict-local and has no replica on").await?);
