@@ -13,6 +13,7 @@ pub mod longhorn;
 pub mod replica;
 pub mod storm;
 pub mod time;
+pub mod ways;
 pub mod witness;
 pub mod world;
 

@@ -115,7 +115,7 @@ impl Longhorn {
 pub use backup::{Upload, start as start_backup};
 pub use controllers::start as start_controllers;
 pub use manager::start as start_manager;
-pub use volume::start as start_volume;
+pub use volume::{replica_name, start as start_volume};
 
 /// Longhorn's admission of attach requests (longhorn-manager `webhook/resources/volumeattachment`): the key of a ticket
 /// is its id, and a ticket that is not as before has another generation.

@@ -123,6 +123,9 @@ pub struct InterruptArgs {
     /// Only these.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<Way>,
+    /// Add how each ended to this file, in the columns of tests/e2e/outcomes.tsv.
+    #[arg(long)]
+    pub outcomes: Option<PathBuf>,
 }
 
 /// `storm`.

@@ -25,6 +25,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use passage::Passage;
+use std::{fs, io::Write, path::Path};
 
 /// `interrupt`: whether every claim held.
 pub async fn run(bench: &Bench, args: &InterruptArgs) -> Result<bool> {
@@ -51,6 +52,9 @@ pub async fn run(bench: &Bench, args: &InterruptArgs) -> Result<bool> {
         print_claims(&passage.claims);
         passages.push(passage);
     }
+    if let Some(path) = &args.outcomes {
+        write_outcomes(bench, path, &passages).await?;
+    }
     println!("\n{}", table(&passages));
     let failed = passages.iter().flat_map(|p| &p.claims).filter(|c| !c.holds).count();
     let passed = passages.iter().map(|p| p.claims.len()).sum::<usize>() - failed;
@@ -68,6 +72,16 @@ async fn one(bench: &Bench, way: Way) -> Result<Passage> {
     // what was done to the cluster is undone whatever came of it
     way.undo(bench).await.context("putting the cluster back in order")?;
     made
+}
+
+/// Adds how they ended to a file.
+async fn write_outcomes(bench: &Bench, path: &Path, passages: &[Passage]) -> Result<()> {
+    let version = bench.cluster.setting("current-longhorn-version").await?;
+    let version = version.trim_start_matches('v');
+    let lines = passages.iter().map(|passage| passage.outcome(version) + "\n").collect::<String>();
+    let file = fs::OpenOptions::new().append(true).create(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(lines.as_bytes()));
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn table(passages: &[Passage]) -> comfy_table::Table {

@@ -32,6 +32,12 @@ pub struct Passage {
     pub ready: Option<f64>,
     /// What arrived at the S3 server.
     pub blocks: Option<s3::Blocks>,
+    /// The pod runs on another node than before; `None`: nobody could look.
+    pub elsewhere: Option<bool>,
+    /// The backup was seen lost in between.
+    pub cut: bool,
+    /// Pre-stages that are left.
+    pub prestages: usize,
     /// What must hold.
     pub claims: Vec<Claim>,
 }
@@ -40,7 +46,17 @@ impl Passage {
     /// One that could not be carried out.
     pub fn broken(way: Way, error: &anyhow::Error) -> Self {
         let claims = vec![Claim::new("the passage could be carried out", false, format!("{error:#}"))];
-        Self { way, end: "?".to_owned(), ready: None, blocks: None, claims }
+        let end = "?".to_owned();
+        Self { way, end, ready: None, blocks: None, elsewhere: None, cut: false, prestages: 0, claims }
+    }
+
+    /// A line of tests/e2e/outcomes.tsv: categories that do not depend on speed.
+    pub fn outcome(&self, longhorn: &str) -> String {
+        let pod = self.elsewhere.map_or("-", |elsewhere| if elsewhere { "elsewhere" } else { "same node" });
+        let cut = if self.cut { "cut" } else { "not cut" };
+        let again = self.blocks.map_or("-", |b| if 10 * b.again <= b.blocks { "few" } else { "many" });
+        let (way, end) = (self.way.name(), self.end.split(',').next().unwrap_or_default());
+        format!("{way}\t{longhorn}\t{pod}\t{cut}\t{end}\t{again}\t{}", self.prestages)
     }
 }
 
@@ -119,7 +135,16 @@ pub async fn make(bench: &Bench, way: Way) -> Result<Passage> {
     }
     let word =
         if matches!(expected.end, End::Unrecoverable(_)) { "given up, with a reason".to_owned() } else { end.word };
-    Ok(Passage { way, end: word, ready: timeline.at(Step::Ready), blocks, claims })
+    Ok(Passage {
+        way,
+        end: word,
+        ready: timeline.at(Step::Ready),
+        blocks,
+        elsewhere: Some(after.node != workload.node),
+        cut: lost,
+        prestages: prestages.len(),
+        claims,
+    })
 }
 
 /// The handoff's own account of the backup, which must agree. No handoff is right when nothing was owed.
