@@ -4,7 +4,7 @@
 use super::{passage::Scene, pods};
 use crate::{
     attacher,
-    cluster::{Cluster, EVENT, LEASE, NODE, POD, Read, STATEFULSET, until},
+    cluster::{ATTACHMENT, Cluster, EVENT, LEASE, NODE, POD, Read, STATEFULSET, until},
     handoff, journal,
     report::Claim,
     settle, tickets,
@@ -281,6 +281,9 @@ pub async fn strict_local(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     send_away(scene, &volume.node).await?;
     let (pod, told) = unschedulable(cluster, volume).await?;
     let mut claims = vec![Claim::new("the scheduler finds no node for it", true, told)];
+    let attachments = async || attachments(scene).await;
+    until(LIMIT, "the old attachment to go", async || Ok(attachments().await?.first().cloned())).await?;
+    attacher::away(cluster).await?;
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod},
         "target": {"apiVersion": "v1", "kind": "Node", "name": other}});
     let bound = cluster.api(&POD, NAMESPACE_NAME);
@@ -294,8 +297,20 @@ pub async fn strict_local(scene: &Scene<'_>) -> Result<Vec<Claim>> {
         pods::cordon(bench, other).await?;
     }
     kubectl(&["delete", "pod", "-n", NAMESPACE_NAME, &pod, "--wait=false"]).await?;
+    // Kubernetes keeps what was never attached, and Longhorn would serve the two requests in the order of their ids
+    for attachment in attachments().await? {
+        cluster.delete(&ATTACHMENT, "", &attachment).await?;
+    }
+    attacher::back(cluster).await?;
     scene.ready().await?;
     Ok(claims)
+}
+
+/// Names of the attachments of the scene's volume.
+async fn attachments(scene: &Scene<'_>) -> Result<Vec<String>> {
+    let all = scene.bench.cluster.list(&ATTACHMENT, "", "").await?;
+    let of_volume = |a: &&Value| a.text("/spec/source/persistentVolumeName") == scene.workload.volume;
+    Ok(all.iter().filter(of_volume).map(|a| a.name().to_owned()).collect())
 }
 
 /// Waits until the scheduler has said that it finds no node for the workload's new pod; its name, and what was said.

@@ -260,7 +260,7 @@ impl Way {
             Self::Preemption => pods::remove_priorities(bench).await?,
             Self::NoexecuteTaint => nodes::remove_taints(bench).await?,
             Self::PowerLoss => nodes::power_on(bench).await?,
-            Self::PrestageRebound | Self::PrestagePodDeleted | Self::PrestageLeaderKilled => {
+            Self::PrestageRebound | Self::PrestagePodDeleted | Self::PrestageLeaderKilled | Self::StrictLocal => {
                 attacher::back(&bench.cluster).await?;
             }
             Self::PrestageTargetLost => {
