@@ -18,6 +18,53 @@ pub enum Change {
     Node(String),
 }
 
+/// How nodes are at one moment: a picture that stays as it is while the index goes on.
+#[derive(Clone, Debug, Default)]
+pub struct Moment {
+    leaving: Arc<HashSet<String>>,
+    /// Node → attachments that were asked for and are not done.
+    attaching: Arc<HashMap<String, usize>>,
+}
+
+impl Moment {
+    /// Whether the node is known to be cordoned, not ready, or about to go, so that nobody should be sent to it.
+    pub fn is_leaving(&self, node: &str) -> bool {
+        self.leaving.contains(node)
+    }
+
+    /// How many volumes are being attached to the node.
+    pub fn attaching(&self, node: &str) -> usize {
+        self.attaching.get(node).copied().unwrap_or_default()
+    }
+
+    // what is shared with a picture is copied only when it changes
+
+    fn set_leaving(&mut self, node: &str, leaving: bool) {
+        if leaving && !self.is_leaving(node) {
+            Arc::make_mut(&mut self.leaving).insert(node.to_owned());
+        } else if !leaving && self.is_leaving(node) {
+            Arc::make_mut(&mut self.leaving).remove(node);
+        }
+    }
+
+    fn begin_attaching(&mut self, node: &str) {
+        *Arc::make_mut(&mut self.attaching).entry_ref(node).or_default() += 1;
+    }
+
+    fn end_attaching(&mut self, node: &str) {
+        let left = match self.attaching(node) {
+            0 => return,
+            count => count - 1,
+        };
+        let attaching = Arc::make_mut(&mut self.attaching);
+        if left == 0 {
+            attaching.remove(node);
+        } else {
+            attaching.insert(node.to_owned(), left);
+        }
+    }
+}
+
 /// Volume ⇄ `PersistentVolume` ⇄ claim ⇄ pod ⇄ node.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -26,15 +73,12 @@ pub struct Index {
     volumes: Volumes,
     nodes: HashMap<String, Arc<Node>>,
     emptied: BTreeSet<String>,
-    /// Nodes that nobody should be sent to.
-    leaving: HashSet<String>,
+    now: Moment,
     csi_nodes: HashMap<String, Arc<CsiNode>>,
     attachments: HashMap<String, Arc<Attachment>>,
     attachments_of_volume: HashMap<String, HashSet<String>>,
     classes: HashMap<String, Arc<StorageClass>>,
     namespaces: HashMap<String, Namespace>,
-    /// Node → attachments that were asked for and are not done.
-    attaching: HashMap<String, usize>,
     drivers_version: u64,
 }
 
@@ -102,7 +146,12 @@ impl Index {
 
     /// Whether the node is known to be cordoned, not ready, or about to go.
     pub fn is_leaving(&self, name: &str) -> bool {
-        self.leaving.contains(name)
+        self.now.is_leaving(name)
+    }
+
+    /// What [`Self::is_leaving`] and [`Self::attaching`] say now, for asking about many nodes.
+    pub fn now(&self) -> Moment {
+        self.now.clone()
     }
 
     /// All nodes.
@@ -132,7 +181,7 @@ impl Index {
 
     /// How many volumes are being attached to the node now.
     pub fn attaching(&self, node: &str) -> usize {
-        self.attaching.get(node).copied().unwrap_or_default()
+        self.now.attaching(node)
     }
 
     /// Changes whenever [`Self::has_driver`] may answer otherwise than before.
@@ -198,11 +247,7 @@ impl Index {
         } else {
             self.emptied.remove(&node.name);
         }
-        if node.is_emptied() || !node.ready {
-            self.leaving.insert(node.name.clone());
-        } else {
-            self.leaving.remove(&node.name);
-        }
+        self.now.set_leaving(&node.name, node.is_emptied() || !node.ready);
         self.nodes.insert(node.name.clone(), Arc::new(node));
         vec![change]
     }
@@ -210,7 +255,7 @@ impl Index {
     /// Forgets an object; says what it touched.
     pub fn remove_node(&mut self, ObjectKey { name, .. }: &ObjectKey) -> Vec<Change> {
         self.emptied.remove(name);
-        self.leaving.remove(name);
+        self.now.set_leaving(name, false);
         self.nodes.remove(name).map(|_| Change::Node(name.clone())).into_iter().collect()
     }
 
@@ -238,7 +283,7 @@ impl Index {
         let names = self.attachments_of_volume.entry(attachment.volume.clone()).or_default();
         names.insert(attachment.name.clone());
         if attachment.is_under_way() {
-            *self.attaching.entry(attachment.node.clone()).or_default() += 1;
+            self.now.begin_attaching(&attachment.node);
         }
         if let Some(old) = self.attachments.insert(attachment.name.clone(), Arc::new(attachment)) {
             self.no_longer_under_way(&old);
@@ -302,13 +347,8 @@ impl Index {
     }
 
     fn no_longer_under_way(&mut self, old: &Attachment) {
-        if old.is_under_way()
-            && let Some(count) = self.attaching.get_mut(&old.node)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.attaching.remove(&old.node);
-            }
+        if old.is_under_way() {
+            self.now.end_attaching(&old.node);
         }
     }
 
@@ -470,7 +510,7 @@ mod tests {
             assert_eq!(index.is_leaving("a"), leaves, "{node:?}");
         }
         index.remove_node(&ObjectKey::new("", "a"));
-        assert!(!index.is_leaving("a") && index.leaving.is_empty());
+        assert!(!index.is_leaving("a") && index.now.leaving.is_empty());
     }
 
     fn attachment(name: &str, node: &str, attached: bool) -> Attachment {

@@ -15,7 +15,7 @@ mod slim;
 mod watch;
 
 pub use class::{Namespace, StorageClass};
-pub use index::{Change, Index};
+pub use index::{Change, Index, Moment};
 pub use json::put_json;
 pub use meta::slim_meta;
 pub use slim::{Attachment, Claim, CsiNode, Node, ObjectKey, Pod, Volume};

@@ -10,7 +10,7 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use handoff_cluster::{
-    ClusterCache, Index, ObjectKey, Pod, Volume,
+    ClusterCache, Index, Moment, ObjectKey, Pod, Volume,
     settings::{Mode, Settings},
 };
 use handoff_storage::{Hosting, StorageManager};
@@ -148,8 +148,27 @@ pub struct Judge<'a> {
     local: HashMap<String, usize>,
     /// Node → how many of them are pre-staged there.
     staged: HashMap<String, usize>,
+    most_staged: usize,
     count_arriving: Arriving<'a>,
-    arriving: OnceLock<HashMap<String, usize>>,
+    /// What scores are made of besides, taken when the first is asked for: one picture for all nodes.
+    picture: OnceLock<Picture>,
+}
+
+struct Picture {
+    now: Moment,
+    arriving: HashMap<String, usize>,
+}
+
+/// In a table of so few entries, comparing with each is quicker than the hash of a node's name.
+const FEW: usize = 4;
+
+fn of(counts: &HashMap<String, usize>, node: &str) -> usize {
+    let found = if counts.len() <= FEW {
+        counts.iter().find(|(name, _)| *name == node).map(|(_, count)| count)
+    } else {
+        counts.get(node)
+    };
+    found.copied().unwrap_or_default()
 }
 
 fn count(nodes: impl Iterator<Item = String>) -> HashMap<String, usize> {
@@ -175,35 +194,36 @@ impl<'a> Judge<'a> {
             good.collect::<HashSet<_>>()
         });
         let staged = views.iter().flat_map(|v| v.requests.iter().filter(|r| r.ours).map(|r| r.node.clone()));
+        let staged = count(staged);
         Self {
             cluster,
             hosting: hosting.chain(new).collect(),
             volumes: wanted.volumes.len(),
             new: wanted.new.len(),
             local: count(local),
-            staged: count(staged),
+            most_staged: staged.values().copied().max().unwrap_or_default(),
+            staged,
             count_arriving,
-            arriving: OnceLock::new(),
+            picture: OnceLock::new(),
         }
     }
 
     /// What is known of a node.
     pub fn facts(&self, node: &str) -> Facts {
-        let of = |counts: &HashMap<String, usize>| counts.get(node).copied().unwrap_or_default();
-        let arriving = of(self.arriving.get_or_init(|| (self.count_arriving)()));
-        let index = self.cluster.read();
-        let leaving = index.is_leaving(node);
-        let attaching = index.attaching(node) + arriving;
-        drop(index);
+        // two statements: counting what arrives takes the index's lock as well
+        let picture = self.picture.get_or_init(|| {
+            let arriving = (self.count_arriving)();
+            Picture { now: self.cluster.read().now(), arriving }
+        });
         Facts {
             volumes: self.volumes,
-            staged: of(&self.staged),
-            most_staged: self.staged.values().copied().max().unwrap_or_default(),
-            local: of(&self.local),
+            staged: of(&self.staged, node),
+            most_staged: self.most_staged,
+            local: of(&self.local, node),
             new: self.new,
             with_room: self.hosting.iter().filter(|h| h.has_room(node) == Some(true)).count(),
-            attaching,
-            leaving,
+            attaching: picture.now.attaching(node) + of(&picture.arriving, node),
+            leaving: picture.now.is_leaving(node),
         }
     }
 

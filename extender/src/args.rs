@@ -4,7 +4,10 @@ use handoff_coordinator::verdicts::{PodRef, Settings, settings::MODE};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use crate::wire::{Malformed, Text, go_struct, text};
+use crate::{
+    quick,
+    wire::{Malformed, Text, go_struct, text},
+};
 
 const NAME: &str = "ExtenderArgs";
 
@@ -83,7 +86,10 @@ struct ClaimSource<'a> {
 
 impl<'a> Args<'a> {
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
-        let args: Self = serde_json::from_slice(body).map_err(|error| Malformed::Json(NAME, error))?;
+        let args = match quick::args(body) {
+            Some(args) => args,
+            None => serde_json::from_slice(body).map_err(|error| Malformed::Json(NAME, error))?,
+        };
         if args.node_names.is_none() && args.nodes.is_none() {
             return Err(Malformed::Missing(NAME, "both NodeNames and Nodes are"));
         }

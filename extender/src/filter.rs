@@ -1,8 +1,9 @@
 //! Filter: which of the nodes can take the pod's volumes.
 
+use std::ops::Range;
+
 use axum::body::Bytes;
 use handoff_coordinator::verdicts::{NodeJudge, Placement};
-use serde_json::value::RawValue;
 
 use crate::{
     Answered, Deadline,
@@ -15,6 +16,8 @@ use crate::{
 
 /// Bytes that a short reason and its node's name take; only a first guess at the answer's size.
 const FAILED_ENTRY: usize = 96;
+/// What is between two strings of a list.
+const BETWEEN: &str = r#"",""#;
 /// The clock is read once in so many nodes.
 const STRIDE: usize = 64;
 
@@ -69,15 +72,7 @@ pub(crate) fn answer(placement: &dyn Placement, body: &Bytes, deadline: Deadline
     }
     out.text().extend_from_slice(br#","NodeNames":"#);
     match names {
-        Some(list) => {
-            let mut names = Members::open("[", room);
-            for name in list {
-                if sieve.passes(name)? {
-                    names.string(name)?;
-                }
-            }
-            out.text().append(&mut names.close("]"));
-        }
+        Some(list) => passing_names(list, body, &mut sieve, out.text())?,
         None => out.text().extend_from_slice(b"null"),
     }
     out.text().extend_from_slice(br#","FailedNodes":null,"FailedAndUnresolvableNodes":"#);
@@ -99,6 +94,39 @@ pub(crate) fn answer(placement: &dyn Placement, body: &Bytes, deadline: Deadline
     Ok(Answered { answer: out, outcome })
 }
 
+/// Where in the body this part of it starts.
+fn place(part: &str, body: &Bytes) -> usize {
+    part.as_ptr().addr() - body.as_ptr().addr()
+}
+
+/// The names that pass. Neighbours are copied as one piece, with the quotes and the comma between them.
+fn passing_names(list: &[Text<'_>], body: &Bytes, sieve: &mut Sieve<'_>, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    let mut names = Members::after(std::mem::take(out), "[");
+    let mut run: Option<Range<usize>> = None;
+    for name in list {
+        if !sieve.passes(name)? {
+            continue;
+        }
+        let next = name.as_it_came().map(|text| {
+            let start = place(text, body);
+            start..start + text.len()
+        });
+        match (&mut run, next) {
+            // between two strings of a list so close to each other there is a comma
+            (Some(run), Some(next)) if run.end + BETWEEN.len() == next.start => run.end = next.end,
+            (_, next) => {
+                names.piece(body, std::mem::replace(&mut run, next.clone()));
+                if next.is_none() {
+                    names.string(name)?;
+                }
+            }
+        }
+    }
+    names.piece(body, run);
+    *out = names.close("]");
+    Ok(())
+}
+
 /// The nodes that pass, as slices of the question: neighbours stay one slice, with the comma between them.
 fn passing_nodes(
     list: &NodeList<'_>,
@@ -108,14 +136,13 @@ fn passing_nodes(
     out: &mut Answer,
 ) -> serde_json::Result<()> {
     out.text().extend_from_slice(br#"{"metadata":{},"items":["#);
-    let start_of = |node: &RawValue| node.get().as_ptr().addr() - body.as_ptr().addr();
-    let mut run: Option<std::ops::Range<usize>> = None;
+    let mut run: Option<Range<usize>> = None;
     let mut first = true;
     for node in list.items() {
         // A node whose name we cannot read is one that we know nothing of, so it passes.
         let passes = if judged { node_list::name(node).map_or(Ok(true), |name| sieve.passes(&name))? } else { true };
         if passes {
-            let start = start_of(node);
+            let start = place(node.get(), body);
             run.get_or_insert(start..start).end = start + node.get().len();
         } else if let Some(run) = run.take() {
             comma(&mut first, out);

@@ -32,6 +32,7 @@ mod node_list;
 mod observe;
 mod preempt;
 mod prioritize;
+mod quick;
 mod wire;
 
 pub use config::ExtenderConfig;

@@ -28,7 +28,20 @@ impl Deref for Text<'_> {
     }
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
+    /// A string that stood between quotes as it is, without an escape.
+    pub(crate) fn plain(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+
+    /// The string as it stands in the body between its quotes; `None`: it has escapes.
+    pub(crate) fn as_it_came(&self) -> Option<&'a str> {
+        match self.0 {
+            Cow::Borrowed(text) => Some(text),
+            Cow::Owned(_) => None,
+        }
+    }
+
     /// Appends this string to JSON text.
     pub(crate) fn write(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
         match &self.0 {
@@ -121,7 +134,11 @@ pub(crate) struct Members {
 impl Members {
     /// `open` is everything up to and with the opening bracket.
     pub(crate) fn open(open: &str, capacity: usize) -> Self {
-        let mut out = Vec::with_capacity(capacity);
+        Self::after(Vec::with_capacity(capacity), open)
+    }
+
+    /// The same after what is in `out` already.
+    pub(crate) fn after(mut out: Vec<u8>, open: &str) -> Self {
         out.extend_from_slice(open.as_bytes());
         Self { open: out.len(), out }
     }
@@ -136,6 +153,16 @@ impl Members {
 
     pub(crate) fn string(&mut self, text: &Text<'_>) -> serde_json::Result<()> {
         text.write(self.next())
+    }
+
+    /// Strings as they stand in `body`, from within the quotes of the first to within those of the last.
+    pub(crate) fn piece(&mut self, body: &[u8], strings: Option<std::ops::Range<usize>>) {
+        if let Some(strings) = strings {
+            let out = self.next();
+            out.push(b'"');
+            out.extend_from_slice(&body[strings]);
+            out.push(b'"');
+        }
     }
 
     /// The key of a member of an object; its value comes next.
