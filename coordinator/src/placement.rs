@@ -159,16 +159,8 @@ struct Picture {
     arriving: HashMap<String, usize>,
 }
 
-/// In a table of so few entries, comparing with each is quicker than the hash of a node's name.
-const FEW: usize = 4;
-
 fn of(counts: &HashMap<String, usize>, node: &str) -> usize {
-    let found = if counts.len() <= FEW {
-        counts.iter().find(|(name, _)| *name == node).map(|(_, count)| count)
-    } else {
-        counts.get(node)
-    };
-    found.copied().unwrap_or_default()
+    counts.get(node).copied().unwrap_or_default()
 }
 
 fn count(nodes: impl Iterator<Item = String>) -> HashMap<String, usize> {

@@ -14,6 +14,9 @@ use crate::{
 /// The scheduler multiplies scores by the extender's weight and by ten, and checks no bounds.
 const SCORES: std::ops::RangeInclusive<i64> = 0..=10;
 
+/// Bytes of an entry besides the node's name.
+const SCORED_ENTRY: usize = r#"{"Host":"","Score":10},"#.len();
+
 /// The clock is read once in so many nodes.
 const STRIDE: usize = 64;
 
@@ -58,7 +61,8 @@ fn scores<'a, N: std::borrow::Borrow<Text<'a>>>(
         scored.push((name, score));
     }
     let worst = scored.iter().map(|(_, score)| *score).min().unwrap_or_default();
-    let mut list = Members::open("[", 0);
-    let mut better = scored.iter().filter(|(_, score)| *score > worst);
-    Some(better.try_for_each(|(name, score)| list.score(name.borrow(), score - worst)).map(|()| list.close("]")))
+    let better = || scored.iter().filter(|(_, score)| *score > worst);
+    let room = better().map(|(name, _)| name.borrow().len() + SCORED_ENTRY).sum();
+    let mut list = Members::open("[", room);
+    Some(better().try_for_each(|(name, score)| list.score(name.borrow(), score - worst)).map(|()| list.close("]")))
 }

@@ -7,7 +7,7 @@
 //! A list of 5,000 names is what makes this path slow or fast: strings borrow from the body, and a name without
 //! escapes is written back as it came, between two quotes.
 
-use std::{borrow::Cow, io::Write, ops::Deref};
+use std::{borrow::Cow, ops::Deref};
 
 use serde::Deserialize;
 
@@ -188,7 +188,10 @@ impl Members {
         let out = self.next();
         out.extend_from_slice(br#"{"Host":"#);
         host.write(out)?;
-        write!(out, r#","Score":{score}}}"#).map_err(serde_json::Error::io)
+        out.extend_from_slice(br#","Score":"#);
+        out.extend_from_slice(itoa::Buffer::new().format(score).as_bytes());
+        out.push(b'}');
+        Ok(())
     }
 
     /// `close` is the closing bracket and everything after it.
