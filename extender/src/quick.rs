@@ -121,3 +121,104 @@ fn strange_or_quotes(text: &[u8]) -> Option<usize> {
     }
     Some(quotes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names(body: &str) -> Option<Vec<String>> {
+        Some(args(body.as_bytes())?.node_names?.iter().map(|name| name.to_string()).collect())
+    }
+
+    fn question(names: &[&str]) -> String {
+        let list = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",");
+        format!("{{\"Pod\":{{\"metadata\":{{\"name\":\"p\"}}}},\"Nodes\":null,\"NodeNames\":[{list}]}}\n")
+    }
+
+    #[test]
+    fn a_question_of_the_scheduler_is_read() {
+        for list in [
+            &["node-1"] as &[&str],
+            &["node-1", "node-2", "node-3"],
+            &["node-9", "node-10", "a", "b", "", "ünï", "node-1000000"],
+            // where a length is guessed, two short names look like one long one
+            &["control-plane-1", "node-1", "node-2"],
+            &["control-plane-1", "node-1", "node-2", "control-plane-2", "x]y", "x,y"],
+        ] {
+            assert_eq!(names(&question(list)).unwrap(), list, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_otherwise_is_left_to_the_parser() {
+        for body in [
+            "",
+            "{",
+            "{}x",
+            "[]",
+            r#"{"NodeNames":["a"]} x"#,
+            r#"{"NodeNames":["a"]"#,
+            r#"{"NodeNames":["a",]}"#,
+            r#"{"NodeNames":["a" "b"]}"#,
+            r#"{"NodeNames":["a],"Pod":null}"#,
+            "{\"NodeNames\":[\"a\",\"b\u{1}\"]}",
+            r#"{"NodeNames":["a","b\"]}"#,
+        ] {
+            assert!(args(body.as_bytes()).is_none(), "{body}");
+        }
+        assert!(args(b"{\"NodeNames\":[\"a\xff\"]}").is_none());
+    }
+
+    fn string() -> impl Strategy<Value = String> {
+        let pieces = ["a", "b", "node-", "é", "]", ",", "\\\"", "\\\\", "\\u00e9", " ", "\u{1}", "\"", "\\"];
+        // the last four are rarely valid
+        let piece = prop_oneof![20 => 0..9_usize, 1 => 9..13_usize].prop_map(move |at| pieces[at]);
+        prop::collection::vec(piece, 0..5).prop_map(|pieces| format!("\"{}\"", pieces.concat()))
+    }
+
+    fn member() -> impl Strategy<Value = String> {
+        let list = || {
+            let space = prop_oneof![9 => Just(""), 1 => Just(" "), 1 => Just("\n")];
+            (prop::collection::vec(string(), 0..12), space)
+                .prop_map(|(names, space)| format!("[{}]", names.join(&format!("{space},{space}"))))
+        };
+        prop_oneof![
+            list().prop_map(|list| format!(r#""NodeNames":{list}"#)),
+            list().prop_map(|list| format!(r#""nodenames" : {list}"#)),
+            Just(r#""NodeNames":null"#.to_owned()),
+            Just(r#""Nod\u0065Names":["x","y"]"#.to_owned()),
+            string().prop_map(|name| format!(r#""Pod":{{"metadata":{{"name":{name},"uid":null}}}}"#)),
+            Just(r#""POD":null"#.to_owned()),
+            string().prop_map(|name| format!(r#""Nodes":{{"items":[{{"metadata":{{"name":{name}}}}}]}}"#)),
+            Just(r#""Nodes":null"#.to_owned()),
+            list().prop_map(|list| format!(r#""Later":{{"NodeNames":{list}}}"#)),
+            Just(r#""Later":1"#.to_owned()),
+        ]
+    }
+
+    /// What of arguments is used.
+    fn used<'a>(args: &'a Args<'_>) -> (Option<Vec<&'a str>>, Option<Vec<&'a str>>, String) {
+        let names = args.node_names.as_ref().map(|names| names.iter().map(|name| &**name).collect());
+        let nodes = args.nodes.as_ref().map(|nodes| nodes.items().iter().map(|node| node.get()).collect());
+        (names, nodes, format!("{:?} {:?}", args.pod_ref(), args.claims()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn what_is_read_is_what_the_parser_reads(
+            members in prop::collection::vec(member(), 0..5),
+            end in prop_oneof![9 => Just("}"), 1 => Just("} \n"), 1 => Just(",}"), 1 => Just("")],
+        ) {
+            let body = format!("{{{}{end}", members.join(","));
+            if let Some(quick) = args(body.as_bytes()) {
+                let parsed = serde_json::from_str::<Args<'_>>(&body);
+                prop_assert!(parsed.is_ok(), "{body}: {:?}", parsed.err());
+                prop_assert_eq!(used(&quick), used(&parsed.unwrap_or_default()), "{}", body);
+            }
+        }
+    }
+}

@@ -48,8 +48,21 @@ pub enum Command {
         /// Only these groups of checks (the names in the output's headings).
         only: Vec<String>,
     },
-    /// Pods per second of a real kube-scheduler with and without the extender. Figures only.
+    /// Pods per second of a real kube-scheduler without an extender, with Handoff, and with an extender that does nothing.
+    /// Figures only.
     Throughput(Throughput),
+    /// The extender that does nothing.
+    #[command(hide = true)]
+    Echo {
+        /// Port on 127.0.0.1.
+        port: u16,
+        /// Its certificate.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// The CA of its clients.
+        clients: PathBuf,
+    },
     /// Write the four kinds of extender calls of a real kube-scheduler, in both modes, and the reviews of a real API
     /// server to a directory.
     Record {
@@ -67,7 +80,7 @@ pub struct Throughput {
     /// Pods with a bound claim each, per round.
     #[arg(long, default_value_t = 1000)]
     pub pods: usize,
-    /// Rounds of each of the two, after one of each that does not count.
+    /// Rounds of each of the three, after one of each that does not count.
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
     /// kube-scheduler speaks HTTP/1.1 only, not HTTP/2 as it does by itself.

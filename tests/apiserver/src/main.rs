@@ -6,6 +6,7 @@ mod bench;
 mod cert_manager;
 mod checks;
 mod control_plane;
+mod echo;
 mod front;
 mod http;
 mod kubelet;
@@ -44,6 +45,9 @@ async fn run(args: args::Args) -> anyhow::Result<bool> {
         match &args.command {
             args::Command::Check { only } => checks::run(&args.paths, only).await,
             args::Command::Throughput(wanted) => throughput::run(&args.paths, wanted).await,
+            args::Command::Echo { port, certificate, key, clients } => {
+                echo::serve(*port, certificate, key, clients).await.map(|()| true)
+            }
             args::Command::Record { directory } => record::run(&args.paths, directory).await,
         }
     };

@@ -1,9 +1,10 @@
-//! Pods per second of a real kube-scheduler: with the extender in names mode and without it, side by side, as it is
-//! installed and with its own limit lifted.
+//! Pods per second of a real kube-scheduler: without an extender, with Handoff's in names mode, and with one that does
+//! nothing, side by side, as it is installed and with its own limit lifted.
 
 use crate::{
     args::{Paths, Throughput},
     bench::{Bench, MUTATING, VALIDATING},
+    echo::Echo,
     http::Api,
     metrics, scheduler,
     world::{Volume, core, longhorn, pod},
@@ -13,11 +14,12 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use kube::{Client, Config};
 use serde_json::json;
 use std::{
-    path::Path,
+    path::PathBuf,
     pin::pin,
     time::{Duration, Instant},
 };
 
+const NAMESPACE: &str = "throughput";
 /// Calls to the API server at a time while the world is made.
 const PARALLEL: usize = 24;
 /// kube-scheduler's client without its limit.
@@ -44,15 +46,45 @@ const SETTINGS: [Setting; 3] = [
     },
 ];
 
+/// Whom the scheduler asks.
+#[derive(Clone, Copy, PartialEq)]
+enum Asked {
+    Nobody,
+    Handoff,
+    Echo,
+}
+
+impl Asked {
+    const ALL: [Self; 3] = [Self::Nobody, Self::Handoff, Self::Echo];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nobody => "none",
+            Self::Handoff => "Handoff",
+            Self::Echo => "does nothing",
+        }
+    }
+}
+
+/// What all rounds share.
+struct World<'b> {
+    bench: &'b Bench,
+    echo: Echo,
+    /// The scheduler's.
+    files: PathBuf,
+    names: Vec<String>,
+}
+
 /// What one round found.
 struct Round {
-    with: bool,
+    asked: Asked,
     seconds: f64,
     /// Milliseconds of one pod in the scheduler's serial part.
     cycle: f64,
     scheduler_cpu: f64,
     api_server_cpu: f64,
-    handoff_cpu: f64,
+    extender_cpu: f64,
+    /// Questions that Handoff counted.
     calls: u64,
 }
 
@@ -76,66 +108,63 @@ pub async fn run(paths: &Paths, wanted: &Throughput) -> Result<bool> {
     for node in crate::control_plane::NODES {
         api.merge(&format!("/api/v1/nodes/{node}"), &json!({"spec": {"unschedulable": true}})).await?;
     }
-    let ns = "throughput";
-    bench.world.namespace(ns).await?;
+    bench.world.namespace(NAMESPACE).await?;
     let names = (0..wanted.pods).map(|n| format!("p{n:05}")).collect::<Vec<_>>();
     let replica = |n: usize| nodes[n % nodes.len()].clone();
     each(names.iter().enumerate(), async |(n, name)| {
-        bench.world.volume(&Volume::new(ns, name), "", &[&replica(n), &replica(n + 1)]).await
+        bench.world.volume(&Volume::new(NAMESPACE, name), "", &[&replica(n), &replica(n + 1)]).await
     })
     .await
     .context("volumes")?;
+    let echo = Echo::start(&bench, &files).await?;
+    let world = World { bench: &bench, echo, files, names };
     println!("{} nodes, {} pods with a bound claim each; {} rounds of each", wanted.nodes, wanted.pods, wanted.rounds);
     for setting in &SETTINGS {
         println!("\n{}", setting.name);
-        compare(&bench, &files, ns, &names, setting, wanted.rounds).await.context(setting.name)?;
+        compare(&world, setting, wanted.rounds).await.context(setting.name)?;
     }
     Ok(true)
 }
 
-/// Rounds with and without the extender, by turns.
-async fn compare(
-    bench: &Bench,
-    files: &Path,
-    ns: &str,
-    names: &[String],
-    setting: &Setting,
-    wanted: usize,
-) -> Result<()> {
+/// Rounds of each, by turns.
+async fn compare(world: &World<'_>, setting: &Setting, wanted: usize) -> Result<()> {
     println!(
-        "{:<10} {:>8} {:>10} {:>14} {:>12} {:>12} {:>8}",
-        "extender", "pods/s", "cycle", "scheduler CPU", "API CPU", "Handoff CPU", "calls"
+        "{:<12} {:>8} {:>10} {:>14} {:>12} {:>13} {:>8}",
+        "extender", "pods/s", "cycle", "scheduler CPU", "API CPU", "extender CPU", "calls"
     );
     let mut rounds = Vec::new();
-    for n in 0..(wanted + 1) * 2 {
-        // each goes first as often as the other
-        let with = n % 4 == 0 || n % 4 == 3;
-        let round = round(bench, files, ns, names, setting, with).await?;
-        let warm = n >= 2;
-        println!(
-            "{:<10} {:>8.1} {:>7.2} ms {:>12.1} s {:>10.1} s {:>10.1} s {:>8}",
-            match (with, warm) {
-                (_, false) => "(first)",
-                (true, _) => "names mode",
-                (false, _) => "none",
-            },
-            per_second(names.len(), round.seconds),
-            round.cycle,
-            round.scheduler_cpu,
-            round.api_server_cpu,
-            round.handoff_cpu,
-            round.calls
-        );
-        rounds.extend(warm.then_some(round));
+    for n in 0..=wanted {
+        for turn in 0..Asked::ALL.len() {
+            // each goes first as often as the others
+            let round = round(world, setting, Asked::ALL[(n + turn) % Asked::ALL.len()]).await?;
+            println!(
+                "{:<12} {:>8.1} {:>7.2} ms {:>12.1} s {:>10.1} s {:>11.1} s {:>8}{}",
+                round.asked.name(),
+                per_second(world.names.len(), round.seconds),
+                round.cycle,
+                round.scheduler_cpu,
+                round.api_server_cpu,
+                round.extender_cpu,
+                round.calls,
+                if n == 0 { "  does not count" } else { "" }
+            );
+            rounds.extend((n > 0).then_some(round));
+        }
     }
-    let median = |with: bool| {
-        let mut found =
-            rounds.iter().filter(|r| r.with == with).map(|r| per_second(names.len(), r.seconds)).collect::<Vec<_>>();
+    let median = |asked: Asked| {
+        let of = rounds.iter().filter(|round| round.asked == asked);
+        let mut found = of.map(|round| per_second(world.names.len(), round.seconds)).collect::<Vec<_>>();
         found.sort_by(f64::total_cmp);
         found[found.len() / 2]
     };
-    let (with, without) = (median(true), median(false));
-    println!("median: {with:.1} pods/s with the extender, {without:.1} without it: ratio {:.2}", with / without);
+    let [none, handoff, nothing] = Asked::ALL.map(median);
+    println!("median, pods/s: {none:.1} without, {handoff:.1} with Handoff, {nothing:.1} with one that does nothing");
+    println!(
+        "ratio: Handoff to none {:.2}, one that does nothing to none {:.2}, Handoff to one that does nothing {:.2}",
+        handoff / none,
+        nothing / none,
+        handoff / nothing
+    );
     Ok(())
 }
 
@@ -151,50 +180,52 @@ async fn each<T>(items: impl Iterator<Item = T>, work: impl AsyncFn(T) -> Result
 }
 
 /// All pods are there before the scheduler is; the time runs from the first to the last binding.
-async fn round(
-    bench: &Bench,
-    files: &Path,
-    ns: &str,
-    names: &[String],
-    setting: &Setting,
-    with: bool,
-) -> Result<Round> {
+async fn round(world: &World<'_>, setting: &Setting, asked: Asked) -> Result<Round> {
+    let World { bench, echo, files, names } = world;
     let api = &bench.admin;
-    let collection = core(ns, "pods", "");
-    each(names.iter(), async |name| api.create(&collection, &pod(ns, name, &[name])).await.map(drop))
+    let collection = core(NAMESPACE, "pods", "");
+    each(names.iter(), async |name| api.create(&collection, &pod(NAMESPACE, name, &[name])).await.map(drop))
         .await
         .context("pods")?;
     let watch = api.watch(&format!("{collection}?watch=1&fieldSelector=spec.nodeName%21%3D")).await?;
     let calls = bench.replicas.calls(&["hook=\"filter\""]).await?;
-    let cpu = (bench.plane.api_server_cpu_seconds(), bench.replicas.cpu_seconds());
-    let (apart, name, client) = (setting.apart, "scheduler-measured", setting.client);
-    bench.plane.keep_on(apart.then_some(0))?;
-    bench.replicas.keep_on(apart.then_some(1))?;
-    let process = if with {
-        let port = bench.replicas.extender_port().context("no replica")?;
-        let fast = |text: String| {
-            let text = text.replace("clientConnection: {", &format!("clientConnection: {{{client}"));
-            text.replace(&format!(":{}", bench.replicas.extender.port), &format!(":{port}"))
-        };
-        scheduler::start(bench, name, files, "scheduler-config.yaml", fast).await?
-    } else {
-        scheduler::plain(bench, name, client).await?
+    let extender_cpu = || match asked {
+        Asked::Nobody => 0.0,
+        Asked::Handoff => bench.replicas.cpu_seconds(),
+        Asked::Echo => echo.process.cpu_seconds(),
     };
-    process.keep_on(apart.then_some(1))?;
+    let cpu = (bench.plane.api_server_cpu_seconds(), extender_cpu());
+    let own = setting.apart.then_some(1);
+    bench.plane.keep_on(setting.apart.then_some(0))?;
+    bench.replicas.keep_on(own)?;
+    echo.process.keep_on(own)?;
+    let (name, client) = ("scheduler-measured", setting.client);
+    let front = bench.replicas.extender.port;
+    let handoff = bench.replicas.extender_port().context("no replica")?;
+    let fast = |text: String| text.replace("clientConnection: {", &format!("clientConnection: {{{client}"));
+    let extended = async |edit: &dyn Fn(String) -> String| {
+        scheduler::start(bench, name, files, "scheduler-config.yaml", |text| edit(fast(text))).await
+    };
+    let process = match asked {
+        Asked::Nobody => scheduler::plain(bench, name, client).await?,
+        Asked::Handoff => extended(&|text| text.replace(&format!(":{front}"), &format!(":{handoff}"))).await?,
+        Asked::Echo => extended(&|text| echo.instead(&text, front, files)).await?,
+    };
+    process.keep_on(own)?;
     let seconds =
         tokio::time::timeout(PATIENCE, bound(watch, names.len())).await.context("not all pods are bound")??;
     let round = Round {
-        with,
+        asked,
         seconds,
         cycle: cycle(process.port.context("a scheduler without figures")?).await?,
         scheduler_cpu: process.cpu_seconds(),
         api_server_cpu: bench.plane.api_server_cpu_seconds() - cpu.0,
-        handoff_cpu: bench.replicas.cpu_seconds() - cpu.1,
+        extender_cpu: extender_cpu() - cpu.1,
         calls: bench.replicas.calls(&["hook=\"filter\""]).await? - calls,
     };
     drop(process);
     each(names.iter(), async |name| {
-        api.delete(&core(ns, "pods", name), &json!({"gracePeriodSeconds": 0})).await?.ok().map(drop)
+        api.delete(&core(NAMESPACE, "pods", name), &json!({"gracePeriodSeconds": 0})).await?.ok().map(drop)
     })
     .await?;
     Ok(round)
