@@ -540,7 +540,24 @@ mod tests {
             index.remove_attachment(&ObjectKey::new("", name));
         }
         assert_eq!(["a", "b"].map(|n| index.attaching(n)), [0, 0]);
-        assert!(index.attaching.is_empty());
+        assert!(index.now.attaching.is_empty());
+    }
+
+    #[test]
+    fn a_picture_of_the_nodes_stays_as_it_is() {
+        let node =
+            |name: &str, cordoned| Node { name: name.into(), cordoned, ready: true, tainted: false, leaving: false };
+        let mut index = Index::default();
+        index.put_node(node("a", true));
+        index.put_attachment(attachment("1", "a", false));
+        let before = index.now();
+        index.put_node(node("a", false));
+        index.put_node(node("b", true));
+        index.put_attachment(attachment("1", "b", false));
+        for (moment, leaving, attaching) in [(before, [true, false], [1, 0]), (index.now(), [false, true], [0, 1])] {
+            assert_eq!(["a", "b"].map(|n| moment.is_leaving(n)), leaving);
+            assert_eq!(["a", "b"].map(|n| moment.attaching(n)), attaching);
+        }
     }
 
     #[test]
