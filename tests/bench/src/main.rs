@@ -55,18 +55,14 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     let Args { command, rounds, seconds, requests, only_requests, profiles } = Args::parse();
+    let effort = Effort { rounds: rounds.max(1), seconds, requests, only_requests, profiles };
     match command {
-        None => report::run(&Effort { rounds: rounds.max(1), seconds, requests, only_requests, profiles }),
+        None => report::run(&effort),
         Some(Command::Caches { part }) => {
             println!("{:#?}", caches::measure(part)?);
             Ok(())
         }
-        Some(Command::Instructions) => {
-            for (work, by, count) in instructions::count_all(&profiles)? {
-                println!("{work:?} {by:?}: {count:.0} instructions per request");
-            }
-            Ok(())
-        }
+        Some(Command::Instructions) => report::instructions(&effort),
         Some(Command::Cpu) => {
             for (work, by, microseconds) in instructions::cpu_all()? {
                 println!("{work:?} {by:?}: {microseconds:.1} µs of CPU per request");

@@ -56,16 +56,21 @@ pub fn run(effort: &Effort) -> anyhow::Result<()> {
     rows.per_request("CPU µs per request, without TLS", 1.0, &found);
     if !effort.only_requests {
         match instructions::count_all(&effort.profiles) {
-            Ok(found) => {
-                let found: PerRequest = found.into_iter().map(|(work, by, count)| ((work, by), count)).collect();
-                rows.per_request("thousands of instructions per request, without TLS", 1e3, &found);
-            }
+            Ok(found) => rows.instructions(found),
             Err(error) => println!("no instructions counted: {error:#}"),
         }
         rows.caches("caches of Kubernetes", &caches::measure(Part::Kubernetes)?, ["≤ 150", "≤ 10"]);
         rows.caches("caches with Longhorn's objects", &caches::measure(Part::All)?, ["", ""]);
     }
     println!("load of the machine after: {}", load_average());
+    println!("{}", rows.table);
+    Ok(())
+}
+
+/// Counts instructions only, of all handlers, and prints them.
+pub fn instructions(effort: &Effort) -> anyhow::Result<()> {
+    let mut rows = Rows::new(effort);
+    rows.instructions(instructions::count_all(&effort.profiles)?);
     println!("{}", rows.table);
     Ok(())
 }
@@ -155,6 +160,11 @@ impl<'e> Rows<'e> {
             values.sort_by(f64::total_cmp);
             values[values.len() / 2]
         }))
+    }
+
+    fn instructions(&mut self, found: Vec<(Work, By, f64)>) {
+        let found: PerRequest = found.into_iter().map(|(work, by, count)| ((work, by), count)).collect();
+        self.per_request("thousands of instructions per request, without TLS", 1e3, &found);
     }
 
     fn per_request(&mut self, unit: &str, divisor: f64, found: &PerRequest) {
