@@ -30,6 +30,23 @@ async fn filter_by_name() {
 }
 
 #[tokio::test]
+async fn names_are_given_back_in_order_however_they_are_written() {
+    let table = table(&[("x", unfit("no")), ("", unfit("nameless"))]);
+    for (list, left) in [
+        (r#""a","b","c""#, r#""a","b","c""#),
+        (r#""a","x","b","","c""#, r#""a","b","c""#),
+        (r#""x","a","b","x""#, r#""a","b""#),
+        (r#""a","b" , "c","d""#, r#""a","b","c","d""#),
+        (r#""a","b\u002d1","c","\"","x","d","e""#, r#""a","b-1","c","\"","d","e""#),
+        (r#""x","""#, ""),
+    ] {
+        let body = names(&["@"]).replace(r#""@""#, list);
+        let answer = post(&table, "/filter", body).await;
+        assert!(answer.text.contains(&format!(r#""NodeNames":[{left}],"FailedNodes""#)), "{list}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn what_the_pod_asks_for_travels_with_the_question() {
     let table = table(&[]);
     let mut args: Value = serde_json::from_str(&names(&["node-1"])).unwrap();
