@@ -9,7 +9,7 @@ use crate::{
     rules,
     step::Step,
     story::Story,
-    world::{Resumed, World},
+    world::{Resumed, Volume, World},
 };
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::Entry};
 use std::{
@@ -33,6 +33,10 @@ pub struct Report {
     pub name: &'static str,
     /// States visited.
     pub states: usize,
+    /// States they stand for: more where what differs only in the order of the volumes is visited once.
+    pub stands_for: usize,
+    /// States by the length of the shortest way to them, as far as they were looked at.
+    pub layers: Vec<usize>,
     /// Steps taken.
     pub steps: usize,
     /// Steps of the longest shortest path.
@@ -76,11 +80,11 @@ pub fn explore(model: &Model, bounds: Bounds) -> Report {
         kinds: HashMap::new(),
     };
     search.insert(model.initial(), (0, 0));
-    let (mut next, mut steps, mut broken, mut depth, mut layer_end) = (0, 0, None, 0, 1);
+    let (mut next, mut steps, mut broken, mut layers, mut layer_end) = (0, 0, None, vec![1], 1);
     let mut counts: HashMap<std::mem::Discriminant<Step>, (Step, usize)> = HashMap::new();
     'all: while next < search.states.len() && search.states.len() < bounds.states {
         if next == layer_end {
-            depth += 1;
+            layers.push(search.states.len() - layer_end);
             layer_end = search.states.len();
         }
         let successors = model.successors(&search.states[next]);
@@ -113,20 +117,23 @@ pub fn explore(model: &Model, bounds: Bounds) -> Report {
     Report {
         name: model.config.name,
         states: search.states.len(),
+        stands_for: search.states.len(),
+        depth: layers.len() - 1,
+        layers,
         steps,
-        depth,
         ends,
         complete,
         kinds: search.kinds,
-        outcomes: outcomes(&search.states),
+        outcomes: outcomes(search.states.iter().flat_map(|w| &w.volumes)),
         took: begun.elapsed(),
         broken,
     }
 }
 
-fn outcomes(states: &[World]) -> BTreeSet<String> {
+/// What became of pre-stages and backups.
+pub fn outcomes<'a>(volumes: impl Iterator<Item = &'a Volume>) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
-    let journals = states.iter().flat_map(|w| &w.volumes).filter_map(|v| v.handoff).map(|h| h.journal);
+    let journals = volumes.filter_map(|v| v.handoff).map(|h| h.journal);
     for journal in journals {
         out.extend(
             journal
@@ -215,11 +222,12 @@ impl Search<'_> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, states, steps, depth, ends, complete, took, .. } = self;
+        let Self { name, states, stands_for, steps, depth, ends, complete, took, .. } = self;
         let all = if *complete { "all" } else { "NOT all" };
+        let pairs = if states == stands_for { String::new() } else { format!(" that stand for {stands_for}") };
         write!(
             f,
-            "{name}: {states} states ({all}), {steps} steps, depth {depth}, {ends} safe ends, {:.1} s",
+            "{name}: {states} states{pairs} ({all}), {steps} steps, depth {depth}, {ends} safe ends, {:.1} s",
             took.as_secs_f64()
         )?;
         if let Some((violation, story)) = &self.broken {

@@ -8,6 +8,7 @@ pub mod lens;
 pub mod model;
 pub mod mutants;
 pub mod ours;
+pub mod pairs;
 pub mod rules;
 pub mod step;
 pub mod story;

@@ -1,8 +1,8 @@
-//! Runs the model check and prints what it visited: `handoff-model [small|large] [states]`.
+//! Runs the model check and prints what it visited: `handoff-model [small|large] [states] [part of a name]`.
 
 use handoff_model::{
-    explore::{Bounds, explore},
-    model::Model,
+    explore::Bounds,
+    pairs::explore,
     suite,
 };
 use std::process::ExitCode;
@@ -11,9 +11,10 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let suite = if args.next().is_some_and(|a| a == "large") { suite::large() } else { suite::small() };
     let states = args.next().and_then(|a| a.parse().ok()).unwrap_or(8_000_000);
+    let part = args.next().unwrap_or_default();
     let mut code = ExitCode::SUCCESS;
-    for config in suite {
-        let report = explore(&Model::new(config), Bounds { states });
+    for config in suite.into_iter().filter(|config| config.name.contains(&part)) {
+        let report = explore(config, Bounds { states });
         println!("{report}");
         if report.broken.is_some() || !report.complete {
             code = ExitCode::FAILURE;

@@ -42,6 +42,10 @@ pub struct Shell {
     pub withdraw_tests_mark: bool,
     /// A pre-stage is placed only where there is no request yet.
     pub place_tests_absence: bool,
+    /// A handoff that is over is deleted alone, not with those of the pod's other volumes.
+    pub forgets_one: bool,
+    /// What is in flight is recorded for all volumes of the pod that leaves.
+    pub records_all: bool,
 }
 
 impl Default for Shell {
@@ -53,6 +57,8 @@ impl Default for Shell {
             reset_at_seen_version: true,
             withdraw_tests_mark: true,
             place_tests_absence: true,
+            forgets_one: true,
+            records_all: true,
         }
     }
 }
@@ -175,6 +181,18 @@ impl Model {
 
     /// Everything that may follow.
     pub fn successors(&self, w: &World) -> Vec<Successor> {
+        let (mut out, waits) = self.events(w);
+        if !waits {
+            match self.take(w, Step::Tick) {
+                Ok(next) if next == *w => {}
+                next => out.push((Step::Tick, next)),
+            }
+        }
+        out
+    }
+
+    /// Everything that may follow but time that passes, and whether time waits for it.
+    pub fn events(&self, w: &World) -> (Vec<Successor>, bool) {
         let mut steps = Vec::with_capacity(24);
         cluster::possible(&self.config, w, &mut steps);
         self.faults(w, &mut steps);
@@ -183,13 +201,8 @@ impl Model {
             out.push((step, self.take(w, step)));
         }
         let busy = self.work(w, &mut out);
-        if !busy && !answer_is_due(w) && w.frozen.as_ref().is_none_or(|f| f.age < lens::MAX_LAG) {
-            match self.take(w, Step::Tick) {
-                Ok(next) if next == *w => {}
-                next => out.push((Step::Tick, next)),
-            }
-        }
-        out
+        let waits = busy || answer_is_due(w) || w.frozen.as_ref().is_some_and(|f| f.age >= lens::MAX_LAG);
+        (out, waits)
     }
 
     /// Carries out one step, and checks every rule about the state that follows.

@@ -143,12 +143,16 @@ impl Model {
         w.touch_handoff(v, by);
     }
 
+    fn records(&self, v: usize) -> bool {
+        v == 0 || self.config.shell.records_all
+    }
+
     /// A review: whatever replica answers it records what is in flight on the pod's volumes.
     pub fn review(&self, w: &mut World, stale: bool) {
         let lagging = w.frozen.as_ref().map_or(0, |f| usize::from(f.replica));
         // any replica serves: the one that lags, or one that does not
         let p = if stale { lagging } else { 1 - lagging };
-        for v in 0..self.config.volumes {
+        for v in (0..self.config.volumes).filter(|v| self.records(*v)) {
             let view = Self::view(w, p, v);
             let Some(pod) = view.kube.pods().find(|pod| pod.runs()).copied() else { continue };
             let in_flight = (0..MAX_BACKUPS).filter(|b| view.storage.backups[*b].cr.in_flight());
@@ -162,7 +166,7 @@ impl Model {
     /// Looks and decides; the rest is the replica's plan.
     pub fn decide(&self, w: &mut World, p: usize, v: usize) -> Result<(), Violation> {
         let mut view = Self::view(w, p, v);
-        if let Some(found) = self.detected(&view) {
+        if let Some(found) = self.detected(&view).filter(|_| self.records(v)) {
             self.record(w, v, Some(p), &view, found);
             let (handoff, same) = (w.volumes[v].handoff, true);
             (view.handoff, view.handoff_same) = (handoff, same);
@@ -300,8 +304,11 @@ impl Model {
             Act::Forget => {
                 // the version is the one that was read, so a journal just written refuses it
                 if plan.handoff_same && !plan.changed {
-                    w.volumes[v].handoff = None;
-                    w.touch_handoff(v, None);
+                    let others = (0..self.config.volumes).filter(|o| !shell.forgets_one && *o != v);
+                    for v in others.chain([v]) {
+                        w.volumes[v].handoff = None;
+                        w.touch_handoff(v, None);
+                    }
                 }
             }
         }

@@ -142,6 +142,37 @@ impl Step {
         )
     }
 
+    /// The volume it is a step of, if it is one of a single volume.
+    pub fn volume(self) -> Option<usize> {
+        match self {
+            Self::StartBackup(v, _)
+            | Self::DeleteBackup(v, _)
+            | Self::DeleteSnapshot(v, _)
+            | Self::Abandon(v, _)
+            | Self::UploadFails(v, _)
+            | Self::Refuse(v)
+            | Self::Allow(v)
+            | Self::Decide(_, v)
+            | Self::VaCreate(v, _)
+            | Self::VaDelete(v, _)
+            | Self::Unpublished(v, _)
+            | Self::Publish(v, _)
+            | Self::Retry(v, _)
+            | Self::DetachBegin(v)
+            | Self::DetachDone(v)
+            | Self::AttachBegin(v, _)
+            | Self::AttachDone(v)
+            | Self::UploadBegin(v, ..)
+            | Self::UploadDone(v, _)
+            | Self::Poll(v, _)
+            | Self::Answer(v, _)
+            | Self::BackupGone(v, _)
+            | Self::ReplicaLeaves(v, _)
+            | Self::Reconcile(_, v) => Some(v),
+            _ => None,
+        }
+    }
+
     /// The kind of step, for counting.
     pub fn kind(self) -> String {
         let text = format!("{self:?}");

@@ -45,6 +45,7 @@ pub fn small() -> Vec<Config> {
         stall("Longhorn's objects are seen late", &[Watch::Storage]),
         stall("handoffs are seen late", &[Watch::Handoffs]),
         Config { name: "two backups of one job", backups: 2, running: 1, same_job: true, ..plain },
+        Config { name: "two volumes, a move", volumes: 2, ..plain },
     ]
 }
 
