@@ -1,10 +1,6 @@
 //! Runs the model check and prints what it visited: `handoff-model [small|large] [states] [part of a name]`.
 
-use handoff_model::{
-    explore::Bounds,
-    pairs::explore,
-    suite,
-};
+use handoff_model::{explore::Bounds, pairs::explore, suite};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

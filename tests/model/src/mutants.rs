@@ -84,6 +84,20 @@ pub fn all() -> Vec<Mutant> {
             slow,
             &[rules::FOREIGN],
         ),
+        shell(
+            "forget the handoffs of all volumes of the pod",
+            Shell { forgets_one: false, ..real },
+            Budget { failures: 2, ..Budget::default() },
+            &[rules::OWED],
+        )
+        .volumes(2),
+        shell(
+            "record the first volume of the pod only",
+            Shell { records_all: false, ..real },
+            Budget { failures: 1, ..Budget::default() },
+            &[rules::SAFE_END],
+        )
+        .volumes(2),
     ]
 }
 
@@ -95,6 +109,11 @@ impl Mutant {
 
     fn backups(mut self, backups: usize) -> Self {
         self.config.backups = backups;
+        self
+    }
+
+    fn volumes(mut self, volumes: usize) -> Self {
+        self.config.volumes = volumes;
         self
     }
 

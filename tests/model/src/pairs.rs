@@ -76,6 +76,8 @@ struct Search {
     /// The world of both, for stories.
     model: Model,
     pairs: Vec<Pair>,
+    /// The volumes begin alike: whatever happens to them can happen with their parts exchanged.
+    alike: bool,
     from: Vec<u32>,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -278,6 +280,7 @@ impl Search {
             nodes,
             model: Model::new(config),
             pairs: Vec::new(),
+            alike: false,
             from: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -286,6 +289,7 @@ impl Search {
         };
         let initial = search.model.initial();
         let first = ordered(search.nodes.node(initial.clone(), 0), search.nodes.node(initial, 1));
+        search.alike = first.0 == first.1;
         search.insert(first, 0);
         search
     }
@@ -306,9 +310,9 @@ impl Search {
         }
     }
 
-    /// States of both volumes that these pairs stand for.
+    /// States of both volumes that these pairs stand for; of volumes that begin as different ones at least.
     fn stands_for(&self, first: usize, end: usize) -> usize {
-        self.pairs[first..end].iter().map(|(a, b)| if a == b { 1 } else { 2 }).sum()
+        self.pairs[first..end].iter().map(|(a, b)| if a == b || !self.alike { 1 } else { 2 }).sum()
     }
 
     /// Number of safe ends, and the first pair that cannot reach one by steps that happen by themselves.
@@ -341,8 +345,7 @@ impl Search {
             let wanted = Some(self.pairs[at]);
             let leads_there = |next: &World| self.nodes.pair_of(next) == wanted;
             let mut steps = self.model.successors(&world).into_iter();
-            let Some((step, next)) = steps.find_map(|(step, next)| Some((step, next.ok().filter(leads_there)?)))
-            else {
+            let Some((step, next)) = steps.find_map(|(step, next)| Some((step, next.ok().filter(leads_there)?))) else {
                 return story;
             };
             story.tell(step, &world, Some(&next));

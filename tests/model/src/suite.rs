@@ -22,6 +22,7 @@ const MOVE: Budget = Budget {
 pub fn small() -> Vec<Config> {
     let plain = Config { budget: MOVE, ..Config::default() };
     let with = |name, budget| Config { name, budget, ..plain };
+    let two = Config { volumes: 2, ..plain };
     let stall = |name, watches| Config { name, watches, running: 0, budget: Budget { stalls: 1, ..MOVE }, ..plain };
     vec![
         with("a move", MOVE),
@@ -45,7 +46,24 @@ pub fn small() -> Vec<Config> {
         stall("Longhorn's objects are seen late", &[Watch::Storage]),
         stall("handoffs are seen late", &[Watch::Handoffs]),
         Config { name: "two backups of one job", backups: 2, running: 1, same_job: true, ..plain },
-        Config { name: "two volumes, a move", volumes: 2, ..plain },
+        Config { name: "two volumes of a pod, one without a backup", last_is_bare: true, ..two },
+        Config {
+            name: "two volumes of a pod, runs that fail",
+            budget: Budget { moves: 0, failures: 2, ..MOVE },
+            ..two
+        },
+        Config { name: "TRY two volumes, a move", volumes: 2, ..plain },
+        Config { name: "TRY two volumes, a move, Longhorn waits", waits: true, ..two },
+        Config { name: "TRY two volumes, a move of Deployment", deployment: true, ..two },
+        Config { name: "TRY bare two volumes, dies", last_is_bare: true, budget: Budget { crashes: 1, ..MOVE }, ..two },
+        Config { name: "TRY bare two volumes, 3 nodes", last_is_bare: true, nodes: 3, ..two },
+        Config {
+            name: "TRY bare two volumes, two moves",
+            last_is_bare: true,
+            budget: Budget { moves: 2, ..MOVE },
+            ..two
+        },
+        Config { name: "TRY two volumes, dies", budget: Budget { crashes: 1, ..MOVE }, ..two },
     ]
 }
 

@@ -1,10 +1,6 @@
 //! Every state of the small worlds, once.
 
-use handoff_model::{
-    explore::{Bounds, explore},
-    model::Model,
-    suite,
-};
+use handoff_model::{explore::Bounds, pairs::explore, suite};
 use std::{
     collections::BTreeSet,
     sync::{Mutex, atomic::AtomicUsize, atomic::Ordering},
@@ -19,7 +15,7 @@ fn every_state_of_the_small_worlds_keeps_the_rules_and_can_end_well() {
     let (seen, broken) = (Mutex::new(BTreeSet::new()), Mutex::new(Vec::new()));
     let work = || {
         while let Some(config) = worlds.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let report = explore(&Model::new(*config), BOUNDS);
+            let report = explore(*config, BOUNDS);
             println!("{report}");
             seen.lock().unwrap().extend(report.kinds.keys().cloned().chain(report.outcomes.iter().cloned()));
             if report.broken.is_some() || !report.complete || report.ends == 0 {

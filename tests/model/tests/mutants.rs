@@ -4,16 +4,21 @@
 
 use handoff_model::{
     explore::{Bounds, explore},
-    model::Model,
+    model::{Config, Model},
     mutants,
 };
 
 fn caught(name: &str) {
     let mutant = mutants::all().into_iter().find(|m| m.name == name).expect("a mutant of this name");
-    let report = explore(&Model::new(mutant.config), Bounds { states: 1_500_000 });
+    let bounds = Bounds { states: 1_500_000 };
+    let report = explore(&Model::new(mutant.config), bounds);
     println!("MUTANT {name}\n{report}");
     let (violation, story) = report.broken.expect("nobody noticed");
     assert!(mutant.rules.contains(&violation.rule), "{}: {}", violation.rule, violation.detail);
+    if mutant.config.volumes == 2 {
+        let alone = explore(&Model::new(Config { volumes: 1, ..mutant.config }), bounds);
+        assert!(alone.complete && alone.broken.is_none(), "one volume is enough to tell: {alone}");
+    }
     assert!(!story.is_empty() && story.to_string().lines().count() == story.len() + 1);
 }
 
@@ -54,4 +59,6 @@ mutants! {
     act_before_journal: "act before journal write",
     withdraw_foreign: "withdraw of a request that is not ours",
     place_over_foreign: "pre-stage over a request that is not ours",
+    forget_of_all_volumes: "forget the handoffs of all volumes of the pod",
+    record_of_one_volume: "record the first volume of the pod only",
 }
