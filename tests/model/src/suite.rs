@@ -48,22 +48,13 @@ pub fn small() -> Vec<Config> {
         Config { name: "two backups of one job", backups: 2, running: 1, same_job: true, ..plain },
         Config { name: "two volumes of a pod, one without a backup", last_is_bare: true, ..two },
         Config {
-            name: "two volumes of a pod, runs that fail",
-            budget: Budget { moves: 0, failures: 2, ..MOVE },
-            ..two
-        },
-        Config { name: "TRY two volumes, a move", volumes: 2, ..plain },
-        Config { name: "TRY two volumes, a move, Longhorn waits", waits: true, ..two },
-        Config { name: "TRY two volumes, a move of Deployment", deployment: true, ..two },
-        Config { name: "TRY bare two volumes, dies", last_is_bare: true, budget: Budget { crashes: 1, ..MOVE }, ..two },
-        Config { name: "TRY bare two volumes, 3 nodes", last_is_bare: true, nodes: 3, ..two },
-        Config {
-            name: "TRY bare two volumes, two moves",
+            name: "two volumes of a pod, one without a backup, the leader dies",
             last_is_bare: true,
-            budget: Budget { moves: 2, ..MOVE },
+            budget: Budget { crashes: 1, ..MOVE },
             ..two
         },
-        Config { name: "TRY two volumes, dies", budget: Budget { crashes: 1, ..MOVE }, ..two },
+        Config { name: "two volumes of a pod, one without a backup, three nodes", last_is_bare: true, nodes: 3, ..two },
+        Config { name: "two volumes of a pod, Longhorn waits for the uploads", waits: true, ..two },
     ]
 }
 
@@ -82,6 +73,8 @@ pub fn large() -> Vec<Config> {
             budget: Budget { stalls: 1, ..MOVE },
             ..plain
         },
+        Config { name: "two volumes of a pod", volumes: 2, ..plain },
+        Config { name: "two volumes of the pod of a Deployment", volumes: 2, deployment: true, ..plain },
         Config { name: "two moves, Longhorn waits", waits: true, budget: Budget { moves: 2, ..MOVE }, ..plain },
         Config { name: "two moves of a Deployment", deployment: true, budget: Budget { moves: 2, ..MOVE }, ..plain },
     ]

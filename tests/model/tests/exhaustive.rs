@@ -7,7 +7,7 @@ use std::{
 };
 
 /// More than any of the small worlds has.
-const BOUNDS: Bounds = Bounds { states: 1_500_000 };
+const BOUNDS: Bounds = Bounds { states: 12_000_000 };
 
 #[test]
 fn every_state_of_the_small_worlds_keeps_the_rules_and_can_end_well() {
