@@ -3,7 +3,9 @@
 use crate::{
     cluster, lens,
     step::{Step, Watch},
-    world::{Backup, Budget, Cr, Frozen, Kube, MAX_VOLUMES, Pod, Stale, Storage, Ticket, Va, Volume, World},
+    world::{
+        Backup, Budget, Cr, Frozen, Kube, MAX_BACKUPS, MAX_VOLUMES, Pod, Stale, Storage, Ticket, Va, Volume, World,
+    },
 };
 use handoff_coordinator::{
     api::{VolumeHandoffSpec, VolumeHandoffStatus},
@@ -179,7 +181,8 @@ impl Model {
             world.kube.vas[v][0] = (Va::Attached, 0);
         }
         if config.last_is_bare {
-            world.volumes[config.volumes - 1].storage.backups = [Backup { cr: Cr::Gone, ..Backup::default() }; 2];
+            world.volumes[config.volumes - 1].storage.backups =
+                [Backup { cr: Cr::Gone, ..Backup::default() }; MAX_BACKUPS];
         }
         world.replicas[0].leads = true;
         world
