@@ -78,8 +78,8 @@ pub struct Config {
     pub backups: usize,
     /// Backups in flight at the beginning; the others may be asked for later.
     pub running: usize,
-    /// The last volume never has a backup: its own were deleted before.
-    pub last_is_bare: bool,
+    /// How many volumes, the last ones, never have a backup: theirs were deleted before.
+    pub bare: usize,
     /// A new pod is made while the old one still terminates.
     pub deployment: bool,
     /// Longhorn 1.7.0–1.7.2 and 1.8.0: a detach waits for the upload.
@@ -108,7 +108,7 @@ impl Default for Config {
             volumes: 1,
             backups: 1,
             running: 1,
-            last_is_bare: false,
+            bare: 0,
             deployment: false,
             waits: false,
             same_job: false,
@@ -180,9 +180,8 @@ impl Model {
             world.volumes[v] = Volume { storage, ..Volume::default() };
             world.kube.vas[v][0] = (Va::Attached, 0);
         }
-        if config.last_is_bare {
-            world.volumes[config.volumes - 1].storage.backups =
-                [Backup { cr: Cr::Gone, ..Backup::default() }; MAX_BACKUPS];
+        for volume in world.volumes.iter_mut().take(config.volumes).rev().take(config.bare) {
+            volume.storage.backups = [Backup { cr: Cr::Gone, ..Backup::default() }; MAX_BACKUPS];
         }
         world.replicas[0].leads = true;
         world

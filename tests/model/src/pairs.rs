@@ -65,7 +65,7 @@ struct Nodes {
     shared: Numbered<World>,
     owns: Numbered<Own>,
     /// By their surroundings and what is their own.
-    nodes: Numbered<(u32, u32)>,
+    places: Numbered<(u32, u32)>,
     moves: Vec<Option<Moves>>,
     /// Whether all is well with it, for those that were looked at.
     safe: Vec<bool>,
@@ -173,7 +173,7 @@ impl Nodes {
     fn node(&mut self, w: World, v: usize) -> Node {
         let (shared, own) = split(w, v);
         let parts = (self.shared.number(shared), self.owns.number(own));
-        self.nodes.number(parts)
+        self.places.number(parts)
     }
 
     /// The pair that a world of two volumes is, if it was seen before.
@@ -181,7 +181,7 @@ impl Nodes {
         let node = |v| {
             let (shared, own) = split(w.clone(), v);
             let parts = (*self.shared.index.get(&shared)?, *self.owns.index.get(&own)?);
-            self.nodes.index.get(&parts).copied()
+            self.places.index.get(&parts).copied()
         };
         Some(ordered(node(0)?, node(1)?))
     }
@@ -196,7 +196,7 @@ impl Nodes {
         if self.moves[at].is_some() {
             return;
         }
-        let (shared, own) = self.nodes.all[at];
+        let (shared, own) = self.places.all[at];
         let mut w = self.shared.all[shared as usize].clone();
         (w.volumes[0], w.kube.vas[0]) = self.owns.all[own as usize];
         let (events, waits) = self.model.events(&w);
@@ -217,11 +217,11 @@ impl Nodes {
     fn successors(&mut self, (a, b): Pair, out: &mut Vec<(Step, Result<Pair, Violation>)>) {
         self.look_at(a);
         self.look_at(b);
-        let Self { nodes, moves, .. } = self;
+        let Self { places, moves, .. } = self;
         let (Some(of_a), Some(of_b)) = (&moves[a as usize], &moves[b as usize]) else { return };
         for (moves, this, other) in [(of_a, a, b), (of_b, b, a)] {
             for (step, to) in &moves.alone {
-                out.push((*step, to.clone().map(|to| ordered(to, beside(nodes, this, to, other)))));
+                out.push((*step, to.clone().map(|to| ordered(to, beside(places, this, to, other)))));
             }
             // two that are the same do the same
             if a == b {
@@ -231,19 +231,19 @@ impl Nodes {
         for (step, to) in &of_a.both {
             let same = of_b.both.iter().find(|(s, _)| s == step).map(|(_, to)| to);
             match (step, same) {
-                (_, Some(also)) => out.push((*step, together(nodes, to, also))),
-                (Step::Reap(_), None) => out.push((*step, together(nodes, to, &Ok(b)))),
+                (_, Some(also)) => out.push((*step, together(places, to, also))),
+                (Step::Reap(_), None) => out.push((*step, together(places, to, &Ok(b)))),
                 // one of the two is not ready for it
                 _ => {}
             }
         }
         for (step, to) in of_b.both.iter().filter(|(step, _)| matches!(step, Step::Reap(_))) {
             if !of_a.both.iter().any(|(s, _)| s == step) {
-                out.push((*step, together(nodes, &Ok(a), to)));
+                out.push((*step, together(places, &Ok(a), to)));
             }
         }
         if let (Some(to), Some(also)) = (&of_a.time, &of_b.time) {
-            let later = together(nodes, to, also);
+            let later = together(places, to, also);
             if later != Ok((a, b)) {
                 out.push((Step::Tick, later));
             }
@@ -252,15 +252,15 @@ impl Nodes {
 }
 
 /// The other volume, when one went from `this` to `to`.
-fn beside(nodes: &mut Numbered<(u32, u32)>, this: Node, to: Node, other: Node) -> Node {
-    let (was, is) = (nodes.all[this as usize].0, nodes.all[to as usize].0);
-    if was == is { other } else { nodes.number((is, nodes.all[other as usize].1)) }
+fn beside(places: &mut Numbered<(u32, u32)>, this: Node, to: Node, other: Node) -> Node {
+    let (was, is) = (places.all[this as usize].0, places.all[to as usize].0);
+    if was == is { other } else { places.number((is, places.all[other as usize].1)) }
 }
 
 /// A step in which both take part.
-fn together(nodes: &Numbered<(u32, u32)>, a: &To, b: &To) -> Result<Pair, Violation> {
+fn together(places: &Numbered<(u32, u32)>, a: &To, b: &To) -> Result<Pair, Violation> {
     let (a, b) = (a.clone()?, b.clone()?);
-    if nodes.all[a as usize].0 != nodes.all[b as usize].0 {
+    if places.all[a as usize].0 != places.all[b as usize].0 {
         return Err(Violation::of(SHARED, "the two volumes disagree on it"));
     }
     Ok(ordered(a, b))
@@ -272,7 +272,7 @@ impl Search {
             model: Model::new(Config { volumes: 1, ..config }),
             shared: Numbered::new(),
             owns: Numbered::new(),
-            nodes: Numbered::new(),
+            places: Numbered::new(),
             moves: Vec::new(),
             safe: Vec::new(),
         };

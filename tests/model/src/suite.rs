@@ -46,14 +46,14 @@ pub fn small() -> Vec<Config> {
         stall("Longhorn's objects are seen late", &[Watch::Storage]),
         stall("handoffs are seen late", &[Watch::Handoffs]),
         Config { name: "two backups of one job", backups: 2, running: 1, same_job: true, ..plain },
-        Config { name: "two volumes of a pod, one without a backup", last_is_bare: true, ..two },
+        Config { name: "two volumes of a pod, one without a backup", bare: 1, ..two },
         Config {
             name: "two volumes of a pod, one without a backup, the leader dies",
-            last_is_bare: true,
+            bare: 1,
             budget: Budget { crashes: 1, ..MOVE },
             ..two
         },
-        Config { name: "two volumes of a pod, one without a backup, three nodes", last_is_bare: true, nodes: 3, ..two },
+        Config { name: "two volumes of a pod, one without a backup, three nodes", bare: 1, nodes: 3, ..two },
         Config { name: "two volumes of a pod, Longhorn waits for the uploads", waits: true, ..two },
     ]
 }

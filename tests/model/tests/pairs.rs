@@ -32,7 +32,7 @@ fn two(budget: Budget) -> Config {
 #[test]
 fn whole_worlds_have_the_same_states_steps_deep_and_the_same_ends() {
     let worlds = [
-        Config { last_is_bare: true, waits: true, deployment: true, ..two(MOVE) },
+        Config { bare: 1, waits: true, deployment: true, ..two(MOVE) },
         two(Budget { moves: 0, failures: 2, ..MOVE }),
         two(Budget { moves: 0, failures: 2, crashes: 1, deletions: 1, abandons: 1, ..MOVE }),
         Config { running: 0, ..two(Budget { moves: 0, failures: 1, refusals: 1, ..MOVE }) },
