@@ -1,6 +1,10 @@
 //! Runs the model check and prints what it visited: `handoff-model [small|large] [states] [part of a name]`.
 
-use handoff_model::{explore::Bounds, pairs::explore, suite};
+use handoff_model::{
+    explore::Bounds,
+    pairs::{explore, fits},
+    suite,
+};
 use std::process::ExitCode;
 
 /// More than any of the worlds has that are searched as wholes.
