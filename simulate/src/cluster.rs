@@ -10,7 +10,8 @@ use crate::{
 use handoff_cluster::ObjectKey;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::{hash::Hash, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, hash::Hash, sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// Namespace of the workloads.
 pub const WORKLOADS: &str = "shop";
@@ -87,6 +88,10 @@ pub struct Cluster {
     pub timing: Timing,
     /// Longhorn's inside.
     pub longhorn: Longhorn,
+    /// Workloads that are to have no pod.
+    pub scaled_to_zero: watch::Sender<BTreeSet<String>>,
+    /// Nodes whose kubelet is not heard of.
+    pub silent: watch::Sender<BTreeSet<String>>,
     /// Who looks on.
     pub witness: Arc<Witness>,
 }
@@ -100,7 +105,8 @@ impl Cluster {
         let stamp = time.clone();
         let store = Arc::new(Store::new(Box::new(move || stamp.stamp()), witness.clone()));
         let server = Server::new(store.clone(), witness.clone(), crate::longhorn::guard);
-        Arc::new(Self { server, store, time, chance, timing, longhorn, witness })
+        let (scaled_to_zero, silent) = (watch::Sender::default(), watch::Sender::default());
+        Arc::new(Self { server, store, time, chance, timing, longhorn, scaled_to_zero, silent, witness })
     }
 
     /// The webhook.

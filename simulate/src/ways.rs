@@ -35,6 +35,8 @@ pub enum Way {
     DrainDeployment,
     /// `kubectl delete pod`, node cordoned.
     DeletePod,
+    /// `kubectl rollout restart` of a `StatefulSet`, node cordoned.
+    RolloutRestart,
     /// A `NoExecute` taint.
     NoexecuteTaint,
     /// No replica of Handoff during the move.
@@ -47,6 +49,8 @@ pub enum Way {
     ThereAndBack,
     /// Two moves, to a third node.
     Onward,
+    /// No pod for a while, and back on another node.
+    ScaledToZero,
     /// Three drains, one after the other.
     ThreeDrains,
     /// Two backups in flight.
@@ -61,12 +65,20 @@ pub enum Way {
     SnapshotDeleted,
     /// The replica that uploads dies.
     ReplicaKilled,
+    /// All longhorn-manager pods start anew.
+    ManagersRestarted,
+    /// The backup target refuses connections for a minute.
+    TargetDown,
     /// The drained node has the uploading replica only.
     ReplicaDrained,
     /// The drained node has the pod only.
     PodOnlyDrained,
     /// Bound elsewhere before the pre-stage is adopted.
     PrestageRebound,
+    /// Deleted before the pre-stage is adopted, without a successor for a while.
+    PrestagePodDeleted,
+    /// The kubelet of the target falls silent before the pre-stage is adopted.
+    PrestageTargetLost,
     /// A pre-stage that nobody knows of at the start, and a request that is not ours.
     PrestageUnrecorded,
     /// Attached by hand: no pre-stage.
@@ -75,16 +87,18 @@ pub enum Way {
 
 impl Way {
     /// All of them with their names.
-    pub const ALL: [(&'static str, Self); 21] = [
+    pub const ALL: [(&'static str, Self); 27] = [
         ("drain", Self::Drain),
         ("drain-deployment", Self::DrainDeployment),
         ("delete-pod", Self::DeletePod),
+        ("rollout-restart", Self::RolloutRestart),
         ("noexecute-taint", Self::NoexecuteTaint),
         ("handoff-down", Self::HandoffDown),
         ("replicas-restarted", Self::ReplicasRestarted),
         ("api-away", Self::ApiAway),
         ("there-and-back", Self::ThereAndBack),
         ("onward", Self::Onward),
+        ("scaled-to-zero", Self::ScaledToZero),
         ("three-drains", Self::ThreeDrains),
         ("two-backups", Self::TwoBackups),
         ("full-mode", Self::FullMode),
@@ -92,9 +106,13 @@ impl Way {
         ("backup-deleted", Self::BackupDeleted),
         ("snapshot-deleted", Self::SnapshotDeleted),
         ("replica-killed", Self::ReplicaKilled),
+        ("managers-restarted", Self::ManagersRestarted),
+        ("target-down", Self::TargetDown),
         ("replica-drained", Self::ReplicaDrained),
         ("pod-only-drained", Self::PodOnlyDrained),
         ("prestage-rebound", Self::PrestageRebound),
+        ("prestage-pod-deleted", Self::PrestagePodDeleted),
+        ("prestage-target-lost", Self::PrestageTargetLost),
         ("prestage-unrecorded", Self::PrestageUnrecorded),
         ("prestage-refused", Self::PrestageRefused),
     ];
@@ -112,7 +130,12 @@ impl Way {
         // 20 s of sending, cut in the middle; or the end comes just before and nobody sees it; or it outlasts minutes
         let blocks = match self {
             Self::CompleteInTarget => 16,
-            Self::ApiAway | Self::PrestageUnrecorded | Self::PrestageRefused => 500,
+            Self::ApiAway
+            | Self::ScaledToZero
+            | Self::PrestagePodDeleted
+            | Self::PrestageTargetLost
+            | Self::PrestageUnrecorded
+            | Self::PrestageRefused => 500,
             _ => 50,
         };
         let mut upload = backup(VOLUME, "first", blocks, Duration::from_millis(400));
@@ -130,8 +153,8 @@ pub struct Ended {
     pub elsewhere: bool,
     /// The backup was seen lost in between.
     pub cut: bool,
-    /// Every backup completed under its own name; otherwise it was given up, with a reason.
-    pub completed: bool,
+    /// `Completed` if every backup is, under its own name; otherwise `given up: ` and why.
+    pub end: String,
     /// Blocks that were sent again, in percent of all; 10 are few.
     pub again_percent: u64,
     /// Pre-stages that are left.
@@ -143,9 +166,8 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pod = if self.elsewhere { "elsewhere" } else { "same node" };
         let cut = if self.cut { "cut" } else { "not cut" };
-        let end = if self.completed { "Completed" } else { "given up" };
         let again = if self.again_percent <= 10 { "few" } else { "many" };
-        write!(f, "{pod}\t{cut}\t{end}\t{again}\t{}", self.prestages)
+        write!(f, "{pod}\t{cut}\t{}\t{again}\t{}", self.end, self.prestages)
     }
 }
 
@@ -210,7 +232,7 @@ async fn story(way: Way, release: Release) -> Played {
     let ended = Ended {
         elsewhere: text(&scene.pod(), "/spec/nodeName") != text(&before, "/spec/nodeName"),
         cut: cut.load(Ordering::Relaxed),
-        completed: uploads.iter().all(|upload| scene.state(&upload.name) == "Completed"),
+        end: scene.end(&uploads),
         again_percent: uploads.iter().map(again_percent).max().unwrap_or(0),
         prestages: scene.prestages().len(),
     };
@@ -230,6 +252,12 @@ impl Scene {
                 self.drain("n00").await;
             }
             Way::DeletePod | Way::FullMode => self.send_away().await,
+            Way::RolloutRestart => self.rollout_restart().await,
+            Way::ScaledToZero => self.scale_to_zero_and_back().await,
+            Way::ManagersRestarted => self.restart_managers().await,
+            Way::TargetDown => self.target_down().await,
+            Way::PrestagePodDeleted => self.pod_deleted().await,
+            Way::PrestageTargetLost => self.target_lost().await,
             Way::NoexecuteTaint => self.taint().await,
             Way::HandoffDown => self.drain_without_handoff().await,
             Way::ReplicasRestarted => self.drain_while_handoff_restarts().await,
@@ -297,12 +325,26 @@ impl Scene {
         if handoff.is_object() && text(&handoff, "/status/finishedAt").is_empty() {
             return Some("the handoff is not finished".to_owned());
         }
-        let given_up = |name: &str| {
-            let mut resumes = elements(&handoff, "/status/resumes");
-            resumes.any(|r| text(r, "/backup") == name && text(r, "/state") == "Unrecoverable" && r["reason"] != "")
-        };
-        let open = uploads.iter().find(|u| self.state(&u.name) != "Completed" && !given_up(&u.name));
+        let open = uploads.iter().find(|u| self.state(&u.name) != "Completed" && self.given_up(&u.name).is_none());
         open.map(|u| format!("backup {} is {}", u.name, self.state(&u.name)))
+    }
+
+    /// Why the handoff has given the backup up, if it has.
+    fn given_up(&self, backup: &str) -> Option<String> {
+        let handoff = self.handoff();
+        let mut resumes = elements(&handoff, "/status/resumes");
+        let ours = resumes.find(|r| text(r, "/backup") == backup && text(r, "/state") == "Unrecoverable")?;
+        Some(text(ours, "/reason").to_owned())
+    }
+
+    /// In the words of tests/e2e/outcomes.tsv, which are parts of the reasons.
+    fn end(&self, uploads: &[Upload]) -> String {
+        let Some(left) = uploads.iter().find(|upload| self.state(&upload.name) != "Completed") else {
+            return "Completed".to_owned();
+        };
+        let reason = self.given_up(&left.name).unwrap_or_else(|| "nobody says why".to_owned());
+        let word = ["deleted", "snapshot"].into_iter().find(|word| reason.contains(word));
+        format!("given up: {}", word.unwrap_or(&reason))
     }
 
     /// Its pod is another one than `before`, and ready.

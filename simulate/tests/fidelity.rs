@@ -8,16 +8,10 @@ use handoff_simulate::{
 const REAL: &str = include_str!("../../tests/e2e/outcomes.tsv");
 
 /// What the simulation cannot play, and why.
-const NOT_HERE: [(&str, &str); 15] = [
-    ("rollout-restart", "the controller deletes the pod: delete-pod"),
-    ("preemption", "the scheduler deletes the pod: delete-pod"),
-    ("power-loss", "kubelets do not fall silent here"),
-    ("prestage-target-lost", "kubelets do not fall silent here"),
+const NOT_HERE: [(&str, &str); 9] = [
+    ("preemption", "nodes have no capacity here, so nothing is preempted"),
+    ("power-loss", "engines, replicas and mounts do not end with their machine here"),
     ("instance-manager-killed", "engines do not die with their instance manager here"),
-    ("managers-restarted", "Longhorn's managers are one and never restart here"),
-    ("target-down", "the target is always reachable here"),
-    ("scaled-to-zero", "controllers keep one pod here"),
-    ("prestage-pod-deleted", "controllers keep one pod here"),
     ("csi-snapshot", "the snapshot controller is not here; to Handoff it is a backup as any other"),
     ("recurring-job", "jobs and their retries are not here: unit tests and model"),
     ("gzip", "blocks have no content here"),
@@ -25,6 +19,19 @@ const NOT_HERE: [(&str, &str); 15] = [
     ("prestage-leader-killed", "at each write: tests of `crash`"),
     ("upgrade", "there is one version here"),
 ];
+
+/// Invariants that do not hold in a way although it ends as on the real cluster: faults that are known, with the words of
+/// the witness. docs/simulation.md says what they are.
+const KNOWN: [(&str, &str); 1] =
+    [("target-down", "was reset and nobody had looked whether it is complete (invariant 2)")];
+
+/// What is broken in a way beyond what is known, and what is known and is not broken.
+fn unexpected(name: &str, broken: &[String]) -> Vec<String> {
+    let known = KNOWN.iter().filter(|(way, _)| *way == name).map(|(_, what)| *what).collect::<Vec<_>>();
+    let new = broken.iter().filter(|what| !known.iter().any(|known| what.contains(known))).cloned();
+    let mended = known.iter().filter(|known| !broken.iter().any(|what| what.contains(**known)));
+    new.chain(mended.map(|known| format!("mended, and still listed as known: {known}"))).collect()
+}
 
 #[test]
 fn ways_end_as_on_the_real_cluster() {
@@ -41,11 +48,9 @@ fn ways_end_as_on_the_real_cluster() {
         let here = play(*way, &Release::of(version)).unwrap();
         let told = here.ended.to_string();
         let alike = real.split('\t').zip(told.split('\t')).all(|(real, here)| real == "-" || real == here);
-        if !alike || !here.broken.is_empty() {
-            differ.push(format!(
-                "{}\n{name} on {version}: here {told}, there {real}; broken: {:?}",
-                here.story, here.broken
-            ));
+        let broken = unexpected(name, &here.broken);
+        if !alike || !broken.is_empty() {
+            differ.push(format!("{}\n{name} on {version}: here {told}, there {real}; broken: {broken:?}", here.story));
         }
     }
     assert!(differ.is_empty(), "{}", differ.join("\n\n"));
@@ -53,8 +58,11 @@ fn ways_end_as_on_the_real_cluster() {
 }
 
 #[test]
-fn every_way_that_is_played_has_its_real_outcome() {
-    for (name, _) in Way::ALL {
+fn every_way_here_has_its_real_outcome_and_is_either_played_or_left_out() {
+    let played = Way::ALL.map(|(name, _)| name);
+    for name in played.into_iter().chain(NOT_HERE.map(|(name, _)| name)) {
         assert!(REAL.lines().any(|line| line.split('\t').next() == Some(name)), "{name} was never run for real");
     }
+    let both = NOT_HERE.iter().find(|(name, _)| played.contains(name));
+    assert!(both.is_none(), "{both:?} is played");
 }

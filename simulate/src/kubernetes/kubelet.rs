@@ -67,6 +67,7 @@ async fn report(kubelet: Arc<Kubelet>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        kubelet.runs().await;
         let in_use = kubelet.in_use().keys().cloned().collect::<Vec<_>>();
         let by = format!("kubelet {}", kubelet.node);
         kubelet.cluster.store.change(&by, NODES, &key("", &kubelet.node), |node| {
@@ -76,6 +77,12 @@ async fn report(kubelet: Arc<Kubelet>) {
 }
 
 impl Kubelet {
+    /// Waits while this kubelet is silent.
+    async fn runs(&self) {
+        // the sender is the cluster's own: there is no error
+        let _ = self.cluster.silent.subscribe().wait_for(|silent| !silent.contains(&self.node)).await;
+    }
+
     fn in_use(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,6 +90,7 @@ impl Kubelet {
     /// The life of a pod here.
     async fn live(self: Arc<Self>, pod: ObjectKey, uid: String, object: Value) {
         let volumes = self.volumes_of(&object);
+        self.runs().await;
         for used in &volumes {
             *self.in_use().entry(used.volume.clone()).or_default() += 1;
         }
@@ -105,6 +113,7 @@ impl Kubelet {
             let attachment = key("", &attachment_name(&used.handle, &self.node));
             store.until(ATTACHMENTS, &attachment, |a| flag(a, "/status/attached") && !is_deleting(a)).await;
         }
+        self.runs().await;
         if !volumes.is_empty() {
             self.cluster.takes(timing.mount, ("mount", uid)).await;
         }
@@ -113,12 +122,14 @@ impl Kubelet {
             mounted.push(used.handle.clone());
         }
         self.cluster.takes(timing.start, ("start", uid)).await;
+        self.runs().await;
         self.set_ready(pod, uid, true);
         std::future::pending::<()>().await;
     }
 
     async fn take_down(&self, pod: &ObjectKey, uid: &str, volumes: &[Used], mounted: &[String]) {
         let Cluster { store, timing, witness, .. } = &*self.cluster;
+        self.runs().await;
         self.set_ready(pod, uid, false);
         self.cluster.takes(timing.grace, ("grace", uid)).await;
         if !mounted.is_empty() {

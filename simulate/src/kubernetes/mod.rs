@@ -5,11 +5,13 @@ mod attach;
 mod attacher;
 mod drain;
 mod kubelet;
+mod node;
 mod scheduler;
 mod workload;
 
 pub use drain::{Drained, cordon, delete_pod, drain, uncordon};
-pub use workload::{Controller, Workload};
+pub use node::fall_silent;
+pub use workload::{Controller, Workload, scale};
 
 use crate::cluster::Cluster;
 use std::sync::Arc;

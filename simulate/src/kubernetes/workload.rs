@@ -58,10 +58,28 @@ impl Workload {
     }
 }
 
+/// `kubectl scale`: no pod, or one again.
+pub fn scale(cluster: &Cluster, workload: &str, replicas: usize) {
+    cluster.scaled_to_zero.send_modify(|scaled| {
+        if replicas == 0 {
+            scaled.insert(workload.to_owned());
+        } else {
+            scaled.remove(workload);
+        }
+    });
+}
+
+/// Waits until the workload is scaled to zero, or is not.
+async fn is_scaled(workload: &str, cluster: &Cluster, to_zero: bool) {
+    // the sender is the cluster's own: there is no error
+    let _ = cluster.scaled_to_zero.subscribe().wait_for(|scaled| scaled.contains(workload) == to_zero).await;
+}
+
 async fn run(workload: Workload, cluster: Arc<Cluster>, first: String) {
     let by = format!("controller of {}", workload.name);
     let mut generation = 0;
     loop {
+        is_scaled(&workload.name, &cluster, false).await;
         let mut pod = workload.pod(generation);
         if generation == 0 {
             pod["spec"]["nodeName"] = json!(first);
@@ -72,7 +90,16 @@ async fn run(workload: Workload, cluster: Arc<Cluster>, first: String) {
             tokio::time::sleep(AGAIN).await;
         }
         let early = workload.controller == Controller::Deployment;
-        cluster.store.until(PODS, &of, |now| now.is_null() || early && is_deleting(now)).await;
+        let ended = || cluster.store.until(PODS, &of, |now| now.is_null() || early && is_deleting(now));
+        tokio::select! {
+            biased;
+            _ = ended() => {}
+            () = is_scaled(&workload.name, &cluster, true) => {
+                // one that is gone already is as good
+                let _ = cluster.ask(&by, PODS, &of, "", Verb::Delete(json!({}))).await;
+                ended().await;
+            }
+        }
         generation += 1;
         cluster.takes(cluster.timing.recreate, (&workload.name, generation)).await;
     }

@@ -133,6 +133,10 @@ impl Backup {
             return true;
         };
         let target = &self.cluster.longhorn.target;
+        if !target.is_reachable() {
+            self.end("Error", "the backup target cannot be reached", 0);
+            return true;
+        }
         let missing = target.begin(name, *blocks, *full);
         let time = |blocks: u64, each: Duration| each * u32::try_from(blocks).unwrap_or(u32::MAX);
         let checked = Instant::now() + time(blocks - missing, CHECK);
@@ -151,11 +155,12 @@ impl Backup {
                 biased;
                 () = ended(&mut sessions, session), if !cut && !complete => cut = true,
                 _ = self.cluster.store.until(REPLICAS, &replica_key, |r| !runs(r)), if !cut && !complete => cut = true,
+                () = target.refuses(), if !cut && !complete => cut = true,
                 () = tokio::time::sleep_until(complete_at), if !cut && !complete => {
                     complete = true;
                     target.end(name, missing, true);
                 }
-                _ = polls.tick() => {
+                () = async { let _ = polls.tick().await; self.cluster.longhorn.managed().await; } => {
                     let reachable = self.cluster.longhorn.session(volume).borrow().as_ref() == Some(session);
                     let deleted = self.cluster.store.get(BACKUPS, &self.of).is_none();
                     if complete && reachable && !self.upload.end_is_missed {
@@ -227,6 +232,10 @@ impl Backup {
             }
             answered = asked(&now);
             tokio::time::sleep(LOOK).await;
+            self.cluster.longhorn.managed().await;
+            if !self.cluster.longhorn.target.is_reachable() {
+                continue;
+            }
             self.cluster.witness.looked(&self.upload.name);
             if !self.cluster.longhorn.target.record(&self.upload.name).complete {
                 continue;

@@ -72,6 +72,8 @@ pub struct Longhorn {
     engines: watch::Sender<BTreeMap<String, usize>>,
     /// Which of the attachers leads, if one does.
     attacher: watch::Sender<Option<usize>>,
+    /// The pods of longhorn-manager run.
+    managers: watch::Sender<bool>,
 }
 
 impl Longhorn {
@@ -79,7 +81,8 @@ impl Longhorn {
     pub fn new(release: Release) -> Self {
         let engines = watch::Sender::new(BTreeMap::new());
         let attacher = watch::Sender::new(Some(0));
-        Self { release, target: Target::default(), sessions: Mutex::default(), engines, attacher }
+        let managers = watch::Sender::new(true);
+        Self { release, target: Target::default(), sessions: Mutex::default(), engines, attacher, managers }
     }
 
     /// The engine of a volume.
@@ -102,6 +105,17 @@ impl Longhorn {
     pub async fn attacher_leads(&self) {
         // the sender is ours: there is no error
         let _ = self.attacher.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// All pods of longhorn-manager end, or are there again. Engines and replicas live elsewhere and go on.
+    pub fn managers_run(&self, run: bool) {
+        self.managers.send_replace(run);
+    }
+
+    /// Waits until managers run.
+    async fn managed(&self) {
+        // the sender is ours: there is no error
+        let _ = self.managers.subscribe().wait_for(|run| *run).await;
     }
 
     fn count_engine(&self, node: &str, up: bool) {

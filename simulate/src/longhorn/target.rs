@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::watch;
 
 /// Bytes of a block.
 pub const BLOCK: u64 = 2 << 20;
@@ -25,14 +26,37 @@ pub struct Record {
 }
 
 /// The target.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Target {
     records: Arc<Mutex<BTreeMap<String, Record>>>,
+    reachable: Arc<watch::Sender<bool>>,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self { records: Arc::default(), reachable: Arc::new(watch::Sender::new(true)) }
+    }
 }
 
 impl Target {
     fn records(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It takes connections from now on, or refuses them.
+    pub fn set_reachable(&self, reachable: bool) {
+        self.reachable.send_replace(reachable);
+    }
+
+    /// It takes connections.
+    pub fn is_reachable(&self) -> bool {
+        *self.reachable.borrow()
+    }
+
+    /// Waits until it refuses connections.
+    pub async fn refuses(&self) {
+        // the sender is ours: there is no error
+        let _ = self.reachable.subscribe().wait_for(|reachable| !reachable).await;
     }
 
     /// What there is of a backup.

@@ -101,6 +101,7 @@ impl Volume {
     async fn run(mut self) {
         let mut news = self.cluster.store.news_of(TICKETS, &key(STORAGE, &self.name));
         loop {
+            self.cluster.longhorn.managed().await;
             news.mark_unchanged();
             let tickets = self.tickets();
             match self.at.clone() {

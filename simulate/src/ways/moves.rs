@@ -1,18 +1,23 @@
 //! Moves of the pod, and what Handoff goes through meanwhile.
 
-use super::{LEADS, Scene, WORKERS};
+use super::{LEADS, Scene, VOLUME, WORKERS};
 use crate::{
-    api::resource::NODES,
+    api::{
+        Verb,
+        resource::{NODES, PODS},
+    },
     cluster::{WORKLOADS, key},
     history::drain_node,
     json::text,
-    kubernetes::{cordon, delete_pod, uncordon},
+    kubernetes::{cordon, delete_pod, scale, uncordon},
 };
 use serde_json::json;
 use std::time::Duration;
 
 /// From one replica's end to the next one's, and from an end to a start.
 const BETWEEN: Duration = Duration::from_secs(3);
+/// How long there is no pod.
+const SCALED: Duration = Duration::from_secs(10);
 /// Longer than any hold, lease or pre-stage.
 const AWAY: Duration = Duration::from_mins(5);
 
@@ -32,6 +37,34 @@ impl Scene {
         delete_pod(&self.cluster, &key(WORKLOADS, text(&pod, "/metadata/name"))).await;
         self.ready_after(&pod).await;
         self.cluster.store.change("e2e", NODES, &node, |node| node["spec"]["taints"] = json!([]));
+    }
+
+    /// Not a person but the controller deletes the pod.
+    pub(super) async fn rollout_restart(&self) {
+        let pod = self.pod();
+        cordon(&self.cluster, text(&pod, "/spec/nodeName"));
+        let of = key(WORKLOADS, text(&pod, "/metadata/name"));
+        // one that is gone already is as good
+        let _ = self.cluster.ask("controller of db", PODS, &of, "", Verb::Delete(json!({}))).await;
+        self.ready_after(&pod).await;
+    }
+
+    pub(super) async fn scale_to_zero_and_back(&self) {
+        let before = self.pod();
+        scale(&self.cluster, VOLUME, 0);
+        self.no_pod().await;
+        tokio::time::sleep(SCALED).await;
+        cordon(&self.cluster, text(&before, "/spec/nodeName"));
+        scale(&self.cluster, VOLUME, 1);
+        self.ready_after(&before).await;
+    }
+
+    pub(super) async fn no_pod(&self) {
+        self.until("the pod to go", |scene| {
+            let (pods, _) = scene.cluster.store.list(PODS, WORKLOADS);
+            pods.first().map(|pod| pod.key().name)
+        })
+        .await;
     }
 
     pub(super) async fn drain_without_handoff(&mut self) {

@@ -2,10 +2,10 @@
 
 use super::{LEADS, Scene, VOLUME};
 use crate::{
-    api::resource::TICKETS,
+    api::resource::{NODES, TICKETS},
     cluster::{STORAGE, attachment_name, key},
-    json::{elements, text},
-    kubernetes::uncordon,
+    json::{elements, is_ready, text},
+    kubernetes::{fall_silent, scale, uncordon},
     longhorn::MARK,
 };
 use serde_json::{Value, json};
@@ -26,9 +26,54 @@ impl Scene {
         let pod = self.pod();
         self.cluster.longhorn.attachers_come_back();
         self.until("the pod to be ready", |scene| {
-            (!crate::json::is_ready(&scene.pod())).then(|| text(&pod, "/spec/nodeName").to_owned())
+            (!is_ready(&scene.pod())).then(|| text(&pod, "/spec/nodeName").to_owned())
         })
         .await;
+    }
+
+    /// The pod is deleted before it starts, and has no successor for a while.
+    pub(super) async fn pod_deleted(&self) {
+        self.cluster.longhorn.attachers_go();
+        let before = self.send_away_only().await;
+        self.open_prestage("").await;
+        scale(&self.cluster, VOLUME, 0);
+        self.no_pod().await;
+        self.until("the pre-stage to be closed", |scene| {
+            let handoff = scene.handoff();
+            let open = text(&handoff, "/status/prestage/outcome").is_empty();
+            (open && !text(&handoff, "/status/prestage/node").is_empty()).then(|| "open".to_owned())
+        })
+        .await;
+        self.none_left().await;
+        scale(&self.cluster, VOLUME, 1);
+        self.cluster.longhorn.attachers_come_back();
+        self.ready_after(&before).await;
+    }
+
+    /// The kubelet of the target falls silent before the volume is there: the pre-stage is taken back at its expiry.
+    pub(super) async fn target_lost(&self) {
+        self.cluster.longhorn.attachers_go();
+        let before = self.send_away_only().await;
+        let node = self.open_prestage("").await;
+        fall_silent(&self.cluster, &node, true);
+        self.until("the target to be missed", |scene| {
+            let found = scene.cluster.store.get(NODES, &key("", &node));
+            found.filter(|node| is_ready(&node.value)).map(|_| "still Ready".to_owned())
+        })
+        .await;
+        self.until("the pre-stage to be withdrawn", |scene| {
+            let outcome = text(&scene.handoff(), "/status/prestage/outcome").to_owned();
+            (outcome != "Withdrawn").then_some(outcome)
+        })
+        .await;
+        self.none_left().await;
+        fall_silent(&self.cluster, &node, false);
+        self.cluster.longhorn.attachers_come_back();
+        self.ready_after(&before).await;
+    }
+
+    async fn none_left(&self) {
+        self.until("our requests to go", |scene| scene.prestages().first().cloned()).await;
     }
 
     /// Waits for a pre-stage where the pod is bound, elsewhere than `besides`.
@@ -50,7 +95,7 @@ impl Scene {
         self.put("csi-foreign", "csi-attacher", "n01", "somebody-else");
         self.start_replica(2);
         tokio::time::sleep(LEADS).await;
-        self.until("the pre-stage of nobody to go", |scene| scene.prestages().first().cloned()).await;
+        self.none_left().await;
         if !self.tickets().any(|id| id == "csi-foreign") {
             self.cluster.witness.breaks("a request that is not ours was taken away");
         }

@@ -190,6 +190,16 @@ impl Way {
         }
     }
 
+    /// Where the pod is in the end is not the same each time.
+    pub fn place_varies(self) -> bool {
+        matches!(self, Self::InstanceManagerKilled | Self::ThreeDrains)
+    }
+
+    /// Whether the backup is seen lost is not the same each time.
+    pub fn cut_varies(self) -> bool {
+        matches!(self, Self::ManagersRestarted | Self::BackupDeleted | Self::StrictLocal)
+    }
+
     /// Settings that must be there before the volume is made.
     pub async fn prepare(self, bench: &Bench) -> Result<()> {
         match self {
