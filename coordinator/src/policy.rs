@@ -23,7 +23,8 @@ pub struct Policy {
     /// How long a lost backup is given to turn out complete before it is reset. Default 2.5 s: a complete one flips
     /// within 0.2 s.
     pub probe_wait: SignedDuration,
-    /// How often a backup is made to run again before it is given up. Default 8.
+    /// How often a backup is made to run again before it is given up. Default 80: more than six hours, which is
+    /// as long as its snapshot is protected; a backup target that is away for a night costs no backup.
     pub resume_attempts: u32,
     /// Resumed backups that may run at a time whose volumes are on the same node. Default 2: each reads a whole volume.
     pub resumes_per_node: u32,
@@ -57,7 +58,7 @@ impl Default for Policy {
             eviction_hold: SignedDuration::from_secs(60),
             prestage_expiry: SignedDuration::from_secs(120),
             probe_wait: SignedDuration::from_millis(2_500),
-            resume_attempts: 8,
+            resume_attempts: 80,
             resumes_per_node: 2,
             resumes_per_target: 8,
             resume_backoff: SignedDuration::from_secs(15),
@@ -124,6 +125,14 @@ mod tests {
         assert_eq!(policy.check(), Ok(()));
         let waits = [1, 2, 3, 5, 6, 99].map(|n| policy.backoff(n).as_secs());
         assert_eq!(waits, [15, 30, 60, 240, 300, 300]);
+    }
+
+    /// A target that was away for 20 minutes used the attempts up, and a good backup was given up.
+    #[test]
+    fn a_target_may_be_away_for_a_night() {
+        let policy = Policy::default();
+        let waits = (1..policy.resume_attempts).map(|n| policy.backoff(n).as_secs());
+        assert!(waits.sum::<i64>() >= 6 * 3600);
     }
 
     #[test]

@@ -203,8 +203,9 @@ pub struct Bounds {
     /// A pre-stage that nobody adopted is withdrawn after this.
     #[arg(long, env = "HANDOFF_PRESTAGE_EXPIRY", default_value = "120s")]
     prestage_expiry: SignedDuration,
-    /// How often a backup is made to run again before it is given up.
-    #[arg(long, env = "HANDOFF_RESUME_ATTEMPTS", default_value_t = 8)]
+    /// How often a backup is made to run again before it is given up. 80 are more than six hours: a backup target may be
+    /// away for a night.
+    #[arg(long, env = "HANDOFF_RESUME_ATTEMPTS", default_value_t = 80)]
     resume_attempts: u32,
     /// Resumed backups that may run at a time whose volumes are on the same node.
     #[arg(long, env = "HANDOFF_RESUMES_PER_NODE", default_value_t = 2)]

@@ -13,6 +13,11 @@ use serde_json::Value;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Whether a pod waits for its backup on this version of Longhorn (longhorn/longhorn#10171).
+pub fn waits(version: &str) -> bool {
+    ["1.7.0", "1.7.1", "1.7.2", "1.8.0"].contains(&version.trim_start_matches('v'))
+}
+
 /// What every command works with.
 pub struct Bench {
     /// The cluster.
@@ -86,9 +91,9 @@ impl Bench {
         handoff::withdraw(&self.cluster).await
     }
 
-    /// Whether Longhorn's version is one in which a pod waits for its backup (longhorn/longhorn#10171).
+    /// Whether a pod waits for its backup on this Longhorn.
     pub fn pod_waits_for_backup(&self) -> bool {
-        ["v1.7.0", "v1.7.1", "v1.7.2", "v1.8.0"].contains(&self.longhorn.as_str())
+        waits(&self.longhorn)
     }
 
     /// Nodes uncordoned, link open, workload and data removed.

@@ -53,7 +53,7 @@ pub async fn run(bench: &Bench, args: &InterruptArgs) -> Result<bool> {
         passages.push(passage);
     }
     if let Some(path) = &args.outcomes {
-        write_outcomes(bench, path, &passages).await?;
+        write_outcomes(bench, path, &passages)?;
     }
     println!("\n{}", table(&passages));
     let failed = passages.iter().flat_map(|p| &p.claims).filter(|c| !c.holds).count();
@@ -75,9 +75,8 @@ async fn one(bench: &Bench, way: Way) -> Result<Passage> {
 }
 
 /// Adds how they ended to a file.
-async fn write_outcomes(bench: &Bench, path: &Path, passages: &[Passage]) -> Result<()> {
-    let version = bench.cluster.setting("current-longhorn-version").await?;
-    let version = version.trim_start_matches('v');
+fn write_outcomes(bench: &Bench, path: &Path, passages: &[Passage]) -> Result<()> {
+    let version = bench.longhorn.trim_start_matches('v');
     let lines = passages.iter().map(|passage| passage.outcome(version) + "\n").collect::<String>();
     let file = fs::OpenOptions::new().append(true).create(true).open(path);
     let written = file.and_then(|mut file| file.write_all(lines.as_bytes()));

@@ -96,7 +96,7 @@ pub async fn make(bench: &Bench, way: Way) -> Result<Passage> {
     observer.begin();
     let scene = Scene { bench, workload: &workload, backup, observer: &observer };
     let mut claims = way.interrupt(&scene).await.context("interrupting")?;
-    let expected = way.expected();
+    let expected = way.expected(bench.pod_waits_for_backup());
     let end = match expected.end {
         End::Completed => backup::finish(&bench.cluster, backup).await?,
         End::Unrecoverable(_) => backup::state(&bench.cluster, backup).await?,
@@ -186,13 +186,14 @@ pub fn number(object: &Value, pointer: &str) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench;
     use clap::ValueEnum;
 
     const COMMITTED: &str = include_str!("../../outcomes.tsv");
 
     /// A passage that went as its way expects, with as many blocks again as a way of its kind may have.
-    fn as_expected(way: Way) -> Passage {
-        let expected = way.expected();
+    fn as_expected(way: Way, longhorn: &str) -> Passage {
+        let expected = way.expected(bench::waits(longhorn));
         let end = match expected.end {
             End::Completed => "Completed".to_owned(),
             End::Unrecoverable(reason) => format!("given up: {reason}"),
@@ -220,7 +221,7 @@ mod tests {
                 continue;
             }
             let way = Way::from_str(columns[0], false).unwrap_or_else(|error| panic!("{line}: {error}"));
-            assert_eq!(line, as_expected(way).outcome(columns[1]));
+            assert_eq!(line, as_expected(way, columns[1]).outcome(columns[1]));
             compared += 1;
         }
         assert!(compared > 30, "{compared} lines");
@@ -229,7 +230,7 @@ mod tests {
     #[test]
     fn another_outcome_is_another_line() {
         let line = |change: fn(&mut Passage)| {
-            let mut passage = as_expected(Way::DeletePod);
+            let mut passage = as_expected(Way::DeletePod, "1.10.0");
             change(&mut passage);
             passage.outcome("1.10.0")
         };

@@ -164,10 +164,12 @@ impl Way {
         }
     }
 
-    /// What must be seen.
-    pub fn expected(self) -> Expected {
+    /// What must be seen; `waits`: on a Longhorn on which a pod waits for its backup.
+    pub fn expected(self, waits: bool) -> Expected {
         let usual = Expected { moves: true, interrupted: true, end: End::Completed, cuts: 1 };
         match self {
+            // without Handoff nothing cuts it there
+            Self::HandoffDown => Expected { interrupted: !waits, ..usual },
             // full mode sends everything by its own definition
             Self::FullMode => Expected { cuts: 0, ..usual },
             // the pod stays, is made anew where storage is, or is back where it began
