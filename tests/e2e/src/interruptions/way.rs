@@ -180,10 +180,8 @@ impl Way {
             | Self::ThereAndBack => Expected { moves: false, ..usual },
             // drained from each node in turn: where it is in the end is not the point
             Self::ThreeDrains => Expected { moves: false, cuts: 3, ..usual },
-            // two uploads, each of them cut
-            Self::TwoBackups => Expected { cuts: 2, ..usual },
-            // the replica that uploads after the move may be on the node that is still drained
-            Self::LastReplicaDrained => Expected { cuts: 2, ..usual },
+            // two uploads, each of them cut; or the replica that uploads after the move is on the node that is still drained
+            Self::TwoBackups | Self::LastReplicaDrained => Expected { cuts: 2, ..usual },
             // the upload lives in the replica, not in the manager; without another node, nothing need cut it
             Self::ManagersRestarted | Self::StrictLocal => Expected { moves: false, interrupted: false, ..usual },
             Self::SnapshotDeleted => Expected { end: End::Unrecoverable("snapshot"), cuts: 0, ..usual },
