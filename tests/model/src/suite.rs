@@ -4,7 +4,7 @@ use crate::{model::Config, step::Watch, world::Budget};
 use jiff::SignedDuration;
 
 /// One move, nothing else.
-const MOVE: Budget = Budget {
+pub const MOVE: Budget = Budget {
     moves: 1,
     unseen: 0,
     scales: 0,

@@ -4,26 +4,12 @@ use handoff_model::{
     explore::{self, Bounds},
     model::{Config, Model},
     pairs, rules,
+    suite::MOVE,
     world::Budget,
 };
 
 /// More than any of these worlds has.
 const BOUNDS: Bounds = Bounds { states: 1_500_000 };
-
-/// One move, nothing else.
-const MOVE: Budget = Budget {
-    moves: 1,
-    unseen: 0,
-    scales: 0,
-    deletions: 0,
-    abandons: 0,
-    failures: 0,
-    refusals: 0,
-    crashes: 0,
-    rivals: 0,
-    stalls: 0,
-    slow: 0,
-};
 
 fn two(budget: Budget) -> Config {
     Config { volumes: 2, budget, ..Config::default() }
