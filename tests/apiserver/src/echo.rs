@@ -15,6 +15,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use std::{
+    ffi::OsStr,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -45,7 +46,9 @@ impl Echo {
         let mut arguments = ["echo".to_owned(), port.to_string()].to_vec();
         arguments.extend([&certificate, &key_file, &files.join("ca.crt")].map(|path| path.display().to_string()));
         let program = std::env::current_exe().context("which program is this?")?;
-        let mut process = Process::start("echo", &bench.plane.logs(), &program, &arguments, &[])?;
+        // named, as every command wants them, and not used
+        let paths = ["HANDOFF_KUBERNETES", "HANDOFF_LONGHORN_CRDS", "HANDOFF_BINARY"].map(|p| (p, OsStr::new("-")));
+        let mut process = Process::start("echo", &bench.plane.logs(), &program, &arguments, &paths)?;
         let listens = eventually(SOON, async || {
             process.check()?;
             Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok())
