@@ -117,7 +117,7 @@ impl Scene {
         }
     }
 
-    fn kill_all(&mut self) {
+    pub(super) fn kill_all(&mut self) {
         self.replicas.drain(..).for_each(|replica| replica.kill());
     }
 }

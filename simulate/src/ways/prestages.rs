@@ -89,7 +89,7 @@ impl Scene {
 
     /// One of ours that was never recorded, and one that is somebody else's.
     pub(super) async fn unrecorded(&mut self) {
-        self.replicas.drain(..).for_each(|replica| replica.kill());
+        self.kill_all();
         let ours = attachment_name(VOLUME, "n01");
         self.put(&ours, "csi-attacher", "n01", MARK);
         self.put("csi-foreign", "csi-attacher", "n01", "somebody-else");

@@ -3,7 +3,7 @@
 use crate::{
     cluster::{Cluster, DEPLOYMENT, Kind, LEASE, LH_ATTACHMENT, MUTATING, POD, Read, VALIDATING, until},
     lab::Lab,
-    observer::PRESTAGE_MARK,
+    tickets,
     workload::kubectl,
 };
 use anyhow::{Context, Result, bail};
@@ -101,11 +101,10 @@ impl fmt::Display for AttachRequest {
 pub async fn attach_requests(cluster: &Cluster) -> Result<Vec<AttachRequest>> {
     let attachments = cluster.list(&LH_ATTACHMENT, &cluster.longhorn, "").await?;
     let requests = attachments.iter().flat_map(|attachment| {
-        let tickets = attachment.pointer("/spec/attachmentTickets").and_then(Value::as_object);
-        tickets.into_iter().flat_map(|t| t.values()).map(|ticket| AttachRequest {
+        tickets::tickets(attachment).into_iter().map(|ticket| AttachRequest {
             volume: attachment.name().to_owned(),
             node: ticket.text("/nodeID").to_owned(),
-            ours: ticket.text("/parameters/lastAttachedBy") == PRESTAGE_MARK,
+            ours: tickets::is_ours(&ticket),
         })
     });
     Ok(requests.collect())

@@ -27,12 +27,14 @@ pub async fn all(cluster: &Cluster, handle: &str) -> Result<Vec<Value>> {
     Ok(tickets(&cluster.get(&LH_ATTACHMENT, &cluster.longhorn, handle).await?))
 }
 
-fn tickets(attachment: &Value) -> Vec<Value> {
+/// Those of one of Longhorn's attachments.
+pub fn tickets(attachment: &Value) -> Vec<Value> {
     let all = attachment.pointer("/spec/attachmentTickets").and_then(Value::as_object);
     all.into_iter().flat_map(|tickets| tickets.values()).cloned().collect()
 }
 
-fn is_ours(ticket: &Value) -> bool {
+/// A pre-stage: it carries Handoff's mark.
+pub fn is_ours(ticket: &Value) -> bool {
     ticket.text("/parameters/lastAttachedBy") == PRESTAGE_MARK
 }
 

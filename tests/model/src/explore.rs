@@ -156,7 +156,7 @@ pub fn outcomes<'a>(volumes: impl Iterator<Item = &'a Volume>) -> BTreeSet<Strin
     out.into_iter().map(str::to_owned).collect()
 }
 
-fn index32(index: usize) -> u32 {
+pub(crate) fn index32(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
 

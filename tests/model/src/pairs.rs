@@ -7,7 +7,7 @@
 //! only. Why that is the same as the search of the whole: `docs/model.md`.
 
 use crate::{
-    explore::{Bounds, Report, outcomes},
+    explore::{Bounds, Report, index32, outcomes},
     model::{Config, Model, Shell, Violation},
     rules,
     step::Step,
@@ -150,10 +150,6 @@ fn explore_pairs(config: Config, bounds: Bounds) -> Report {
         took: begun.elapsed(),
         broken,
     }
-}
-
-fn index32(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 fn ordered(a: Node, b: Node) -> Pair {
