@@ -54,6 +54,7 @@ model: rust ## the model check with larger bounds: minutes and some GB
 .PHONY: bench
 bench: rust ## times, instructions and memory, side by side with handlers written the usual way (docs/performance.md)
 	cargo build --profile measure -p handoff-bench
+	taskset -c 0 $(CARGO_TARGET_DIR)/measure/handoff-bench one-connection
 	$(CARGO_TARGET_DIR)/measure/handoff-bench --profiles $(HANDOFF_CACHE)/profiles $(ARGS)
 
 # coverage for libFuzzer, as cargo-fuzz asks for it; works on the stable toolchain, without a sanitizer

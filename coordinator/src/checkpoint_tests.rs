@@ -43,6 +43,7 @@ fn backup(name: &str) -> BackupView {
         progress: 20,
         snapshot: "s".into(),
         target: "default".into(),
+        target_unavailable: None,
         mode: "incremental".into(),
         recurring_job: None,
         replica_address: None,

@@ -95,6 +95,7 @@ mod tests {
             progress,
             snapshot: "s".into(),
             target: "default".into(),
+            target_unavailable: None,
             mode: "incremental".into(),
             recurring_job: None,
             replica_address: None,

@@ -19,7 +19,7 @@ const KUBERNETES: [&str; 8] = [
     "storageclasses",
     "namespaces",
 ];
-const LONGHORN: [&str; 10] = [
+const LONGHORN: [&str; 11] = [
     "volumes",
     "engines",
     "replicas",
@@ -29,6 +29,7 @@ const LONGHORN: [&str; 10] = [
     "nodes",
     "instancemanagers",
     "engineimages",
+    "backuptargets",
     "settings",
 ];
 

@@ -58,6 +58,7 @@ fn next(handoff: &VolumeHandoff, now: Timestamp) {
         progress: 23,
         snapshot: checkpoint.snapshot.clone(),
         target: "default".into(),
+        target_unavailable: None,
         mode: "incremental".into(),
         recurring_job: None,
         replica_address: None,

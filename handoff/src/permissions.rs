@@ -112,6 +112,7 @@ const LONGHORN: &[Rule] = &[
             "nodes",
             "instancemanagers",
             "engineimages",
+            "backuptargets",
             "settings",
         ],
         READ,

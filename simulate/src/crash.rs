@@ -27,6 +27,8 @@ pub struct Death {
     pub release: Release,
     /// The backup turns out complete when it is looked at, although it ended in `Error`.
     pub complete_after_all: bool,
+    /// How long the backup target refuses connections after the drain, and during it unless this is zero.
+    pub target_away: Duration,
     /// When the replica dies; `None`: it does not.
     pub crash: Option<Crash>,
     /// Who is there then.
@@ -73,8 +75,11 @@ impl Death {
         upload.end_is_missed = self.complete_after_all;
         start_backup(&cluster, upload.clone());
         tokio::time::sleep(Duration::from_millis(6500)).await;
+        cluster.longhorn.target.set_reachable(self.target_away.is_zero());
         drain_node(&cluster, "n00").await;
         uncordon(&cluster, "n00");
+        tokio::time::sleep(self.target_away).await;
+        cluster.longhorn.target.set_reachable(true);
         wait_until_over(&cluster, &plan, &[upload]).await;
         cluster.witness.at_the_end();
         next.abort();

@@ -50,6 +50,8 @@ struct Seen {
     prestages: BTreeMap<(String, String), Duration>,
     /// Backup → how often its record in the target was looked at.
     looks: BTreeMap<String, usize>,
+    /// Backups that were reset although nobody had looked, until a run overwrites their record or somebody has.
+    unseen: BTreeSet<String>,
     /// Pod → when it was last seen to become ready.
     ready: BTreeMap<String, Duration>,
     /// Backup → when it was first complete.
@@ -138,6 +140,16 @@ impl Witness {
         *self.seen().looks.entry(backup.to_owned()).or_default() += 1;
     }
 
+    /// A run of a backup begins to write its record anew. Until then a reset has spoilt nothing: a run that does not reach
+    /// the target leaves the record as it is.
+    pub fn begins(&self, backup: &str) {
+        if self.seen().unseen.remove(backup) {
+            self.breaks(&format!(
+                "backup {backup} was run anew and nobody had looked whether it is complete (invariant 2)"
+            ));
+        }
+    }
+
     /// What is to be so when a history is over, whatever was done to it.
     pub fn at_the_end(&self) {
         let left = self.seen().prestages.keys().cloned().collect::<Vec<_>>();
@@ -193,11 +205,15 @@ impl Witness {
         };
         let name = &write.key.name;
         let reset = text(after, "/status/state").is_empty() && !text(before, "/status/state").is_empty();
-        if reset && self.target.record(name).complete {
+        if reset && self.target.record(name).complete && self.target.is_reachable() {
             self.breaks(&format!("backup {name} was reset although its upload is complete (invariant 2)"));
         }
-        if reset && self.seen().looks.remove(name).is_none() {
-            self.breaks(&format!("backup {name} was reset and nobody had looked whether it is complete (invariant 2)"));
+        if reset {
+            let mut seen = self.seen();
+            match seen.looks.remove(name) {
+                Some(_) => seen.unseen.remove(name),
+                None => seen.unseen.insert(name.clone()),
+            };
         }
         let mut same = after.clone();
         same["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"].clone();

@@ -97,6 +97,7 @@ impl Plan {
         for planned in &self.workloads {
             add_volume(&cluster, planned);
         }
+        longhorn::start_target(&cluster);
         longhorn::start_controllers(&cluster, &self.nodes);
         kubernetes::start(&cluster, &self.nodes, self.agents);
         for planned in &self.workloads {

@@ -116,6 +116,8 @@ pub struct BackupView {
     pub snapshot: String,
     /// Backup target.
     pub target: String,
+    /// Why that target cannot be reached, as the storage manager saw when it looked last; `None`: it can, or nobody knows.
+    pub target_unavailable: Option<String>,
     /// `full` or `incremental`.
     pub mode: String,
     /// Job that made it, if one did.

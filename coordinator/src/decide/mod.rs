@@ -332,3 +332,5 @@ mod orders;
 mod properties;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod waits;

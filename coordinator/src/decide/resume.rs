@@ -177,6 +177,9 @@ impl Draft<'_> {
         if self.resume_node().is_none() {
             return;
         }
+        if backup.target_unavailable.is_some() {
+            return self.wake_in(TURN_POLL);
+        }
         // the storage manager compares whole seconds: the request must be later than the end of the run
         if let Some(at) = backup.ended_at.map(|t| t + SignedDuration::from_secs(1)).filter(|at| self.now < *at) {
             return self.wake(at);
@@ -213,8 +216,8 @@ impl Draft<'_> {
             // whatever the time of day says
             return self.wake_in(*left);
         }
-        let Some(node) = self.resume_node() else {
-            // it moved again: start over there
+        // it moved again: start over there; or nobody could look: silence does not say that it is not complete
+        let Some(node) = self.resume_node().filter(|_| backup.target_unavailable.is_none()) else {
             return self.update(name, |r| r.state = ResumeState::Waiting);
         };
         let now = self.now;
@@ -315,10 +318,11 @@ impl Draft<'_> {
             _ if self.obs.backup(name).is_some_and(BackupView::in_flight) => {
                 format!("backup {name} is in flight, past {progress} %")
             }
-            _ => match resume.next_try_at {
-                Some(at) => format!("backup {name} is tried again at {at:.0}: {}", resume.reason),
-                None if self.obs.resumes_full => format!("backup {name} waits for its turn to be resumed"),
-                None => format!("backup {name} is resumed once the volume is settled"),
+            _ => match (resume.next_try_at, self.obs.backup(name).and_then(|b| b.target_unavailable.as_ref())) {
+                (_, Some(why)) => format!("backup {name} waits for its target, which is not available: {why}"),
+                (Some(at), None) => format!("backup {name} is tried again at {at:.0}: {}", resume.reason),
+                _ if self.obs.resumes_full => format!("backup {name} waits for its turn to be resumed"),
+                _ => format!("backup {name} is resumed once the volume is settled"),
             },
         })
     }

@@ -79,6 +79,7 @@ pub(crate) fn backup(name: &str, state: BackupState, ended: Option<f64>) -> Back
         progress: 30,
         snapshot: format!("snap-{name}"),
         target: "default".into(),
+        target_unavailable: None,
         mode: "incremental".into(),
         recurring_job: None,
         replica_address: None,
@@ -437,22 +438,6 @@ fn a_resume_waits_for_the_storage_that_leaves_with_the_drain_but_not_for_ever() 
     assert_eq!(s.decide(14.0), []);
     assert_eq!(s.decide(73.0), []);
     assert_eq!(s.decide(74.0), [Action::Probe { backup: "b1".into() }]);
-}
-
-#[test]
-fn a_resume_waits_for_its_turn() {
-    let mut s = Story::begin(&["b1"]);
-    s.decide(0.0);
-    s.arrived().backups(vec![backup("b1", BackupState::Lost, Some(3.0))]);
-    s.obs.resumes_full = true;
-    assert_eq!(s.decide(14.0), []);
-    assert_eq!(s.decide(900.0), [], "however long that takes");
-    assert!(s.journal.message.contains("turn"), "{}", s.journal.message);
-    s.obs.resumes_full = false;
-    assert_eq!(s.decide(905.0), [Action::Probe { backup: "b1".into() }]);
-    s.obs.resumes_full = true;
-    s.decide(908.0);
-    assert_eq!(s.resume("b1").state, ResumeState::Running, "who has begun goes on");
 }
 
 #[test]

@@ -76,6 +76,7 @@ pub fn backup(progress: u8, state: BackupState) -> BackupView {
         progress,
         snapshot: "s-1".into(),
         target: "default".into(),
+        target_unavailable: None,
         mode: "incremental".into(),
         recurring_job: None,
         replica_address: None,

@@ -48,6 +48,7 @@ fn backup(state: BackupState, progress: u8) -> BackupView {
         progress,
         snapshot: "s1".into(),
         target: "default".into(),
+        target_unavailable: None,
         mode: "incremental".into(),
         recurring_job: None,
         replica_address: None,

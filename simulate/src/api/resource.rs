@@ -49,6 +49,7 @@ resources! {
     LONGHORN_NODES: "longhorn.io" "v1beta2" "nodes" "Node" true;
     INSTANCE_MANAGERS: "longhorn.io" "v1beta2" "instancemanagers" "InstanceManager" true;
     ENGINE_IMAGES: "longhorn.io" "v1beta2" "engineimages" "EngineImage" true;
+    BACKUP_TARGETS: "longhorn.io" "v1beta2" "backuptargets" "BackupTarget" true;
     SETTINGS: "longhorn.io" "v1beta2" "settings" "Setting" false;
 }
 

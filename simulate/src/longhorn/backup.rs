@@ -137,6 +137,7 @@ impl Backup {
             self.end("Error", "the backup target cannot be reached", 0);
             return true;
         }
+        self.cluster.witness.begins(name);
         let missing = target.begin(name, *blocks, *full);
         let time = |blocks: u64, each: Duration| each * u32::try_from(blocks).unwrap_or(u32::MAX);
         let checked = Instant::now() + time(blocks - missing, CHECK);

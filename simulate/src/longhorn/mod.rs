@@ -7,7 +7,7 @@ mod manager;
 mod target;
 mod volume;
 
-pub use target::{BLOCK, Record, Target};
+pub use target::{BLOCK, Record, Target, start as start_target};
 
 use crate::{
     api::{

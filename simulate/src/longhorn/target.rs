@@ -1,14 +1,23 @@
 //! The backup target: blocks stay once they are there, and a backup is complete once its record says so (backupstore
 //! `deltablock.go`).
 
+use crate::{
+    api::resource::BACKUP_TARGETS,
+    cluster::{Cluster, STORAGE, key},
+};
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::interval};
 
 /// Bytes of a block.
 pub const BLOCK: u64 = 2 << 20;
+
+/// How often Longhorn looks at the target: its default.
+const POLL: Duration = Duration::from_mins(5);
 
 /// What there is of a backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +91,29 @@ impl Target {
         record.sent += sent;
         record.there = (record.there + sent).min(record.blocks);
         record.complete = complete;
+    }
+}
+
+/// Makes Longhorn's object of the target, and keeps in it what Longhorn sees (`backup_target_controller.go`).
+pub fn start(cluster: &Arc<Cluster>) {
+    cluster.add(
+        BACKUP_TARGETS,
+        STORAGE,
+        "default",
+        json!({"spec": {"backupTargetURL": "s3://backups@region/", "pollInterval": "5m0s"}, "status": {"available": true}}),
+    );
+    tokio::spawn(keep(cluster.clone()));
+}
+
+async fn keep(cluster: Arc<Cluster>) {
+    let mut polls = interval(POLL);
+    loop {
+        polls.tick().await;
+        cluster.longhorn.managed().await;
+        let available = cluster.longhorn.target.is_reachable();
+        cluster.store.change("longhorn", BACKUP_TARGETS, &key(STORAGE, "default"), |target| {
+            target["status"]["available"] = json!(available);
+        });
     }
 }
 

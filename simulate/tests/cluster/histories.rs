@@ -8,6 +8,7 @@ use handoff_simulate::{
     longhorn::Release,
 };
 use jiff::SignedDuration;
+use std::time::Duration;
 
 const RELEASES: [&str; 2] = ["1.10.0", "1.8.0"];
 
@@ -30,7 +31,8 @@ fn whatever_goes_wrong_the_invariants_hold() {
 fn dies_at_every_step(heir: Heir) {
     for version in RELEASES {
         for complete_after_all in [false, true] {
-            let whole = Death { release: Release::of(version), complete_after_all, crash: None, heir };
+            let release = Release::of(version);
+            let whole = Death { release, complete_after_all, target_away: Duration::ZERO, crash: None, heir };
             let writes = whole.run().unwrap();
             assert!(writes.outcome.broken.is_empty(), "{}", writes.outcome);
             assert!(writes.writes > 5, "{} writes\n{}", writes.writes, writes.outcome);

@@ -68,6 +68,7 @@ impl Longhorn {
             store.watch::<wire::Node>(Api::namespaced(client.clone(), namespace), on_change.clone()),
             store.watch::<wire::InstanceManager>(Api::namespaced(client.clone(), namespace), on_change.clone()),
             store.watch::<wire::EngineImage>(Api::namespaced(client.clone(), namespace), on_change.clone()),
+            store.watch::<wire::BackupTarget>(Api::namespaced(client.clone(), namespace), on_change.clone()),
             store.watch::<wire::Setting>(Api::namespaced(client.clone(), namespace), on_change.clone()),
         ];
         (Self { client, namespace: namespace.to_owned(), cluster, store, tables: Mutex::default() }, tasks)
@@ -135,7 +136,8 @@ impl StorageManager for Longhorn {
     }
 
     fn backups(&self, handle: &str) -> Vec<BackupView> {
-        self.store.read().backups_of(handle).filter_map(view::backup).collect()
+        let store = self.store.read();
+        store.backups_of(handle).filter_map(|b| view::backup(&store, b)).collect()
     }
 
     fn snapshot(&self, name: &str) -> Option<SnapshotView> {

@@ -1,6 +1,8 @@
 //! Longhorn's objects in memory, found by volume.
 
-use super::wire::{Attachment, Backup, Engine, EngineImage, InstanceManager, Node, Replica, Setting, Snapshot, Volume};
+use super::wire::{
+    Attachment, Backup, BackupTarget, Engine, EngineImage, InstanceManager, Node, Replica, Setting, Snapshot, Volume,
+};
 use handoff_cluster::{Cached, ObjectKey, put_json};
 use hashbrown::{HashMap, HashSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -26,6 +28,8 @@ pub struct Store {
     pub instance_managers: HashMap<String, InstanceManager>,
     /// Engine images.
     pub engine_images: HashMap<String, EngineImage>,
+    /// Backup targets.
+    pub backup_targets: HashMap<String, BackupTarget>,
     /// Settings.
     pub settings: HashMap<String, Setting>,
     backups_of: Names,
@@ -85,6 +89,7 @@ impl Store {
             "nodes" => put_json::<_, Node>(self, json),
             "instancemanagers" => put_json::<_, InstanceManager>(self, json),
             "engineimages" => put_json::<_, EngineImage>(self, json),
+            "backuptargets" => put_json::<_, BackupTarget>(self, json),
             "settings" => put_json::<_, Setting>(self, json),
             _ => return None,
         })
@@ -194,6 +199,8 @@ cached!(Replica, "replicas.longhorn.io", replicas, |r: &Replica| Some(r.spec.vol
 cached!(Attachment, "volumeattachments.longhorn.io", attachments, |a: &Attachment| a.metadata.name.clone());
 cached!(Backup, "backups.longhorn.io", backups, Store::volume_of, backups_of);
 cached!(Snapshot, "snapshots.longhorn.io", snapshots, |_: &Snapshot| None);
+// many volumes share one: whoever waits for it looks again by itself
+cached!(BackupTarget, "backuptargets.longhorn.io", backup_targets, |_: &BackupTarget| None);
 cached!(Setting, "settings.longhorn.io", settings, |_: &Setting| None);
 // free space changes all the time and is looked up when it is needed
 cached!(Node, "nodes.longhorn.io", nodes, hosts |n: &Node| n.not_ready().map(ToOwned::to_owned));

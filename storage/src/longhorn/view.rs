@@ -3,7 +3,7 @@
 use super::{
     store::{BACKUP_TARGET, Store},
     ticket,
-    wire::{Backup, Snapshot},
+    wire::{Backup, BackupTarget, Snapshot},
 };
 use crate::model::{AttachRequest, BackupState, BackupView, ReplicaView, SnapshotView, VolumeState, VolumeView};
 
@@ -59,12 +59,14 @@ fn requests(store: &Store, volume: &str) -> Vec<AttachRequest> {
 }
 
 /// `None` for backups that were found in the target and not made from a snapshot here.
-pub fn backup(backup: &Backup) -> Option<BackupView> {
+pub fn backup(store: &Store, backup: &Backup) -> Option<BackupView> {
     let (spec, status) = (&backup.spec, &backup.status);
     if spec.snapshot_name.is_empty() {
         return None;
     }
     let labels = backup.metadata.labels.as_ref();
+    // one target, called default, before 1.8
+    let target = labels.and_then(|l| l.get(BACKUP_TARGET).cloned()).unwrap_or_else(|| "default".to_owned());
     Some(BackupView {
         name: backup.metadata.name.clone()?,
         uid: backup.metadata.uid.clone().unwrap_or_default(),
@@ -72,8 +74,8 @@ pub fn backup(backup: &Backup) -> Option<BackupView> {
         state: state(backup),
         progress: u8::try_from(status.progress.clamp(0, 100)).unwrap_or_default(),
         snapshot: spec.snapshot_name.clone(),
-        // one target, called default, before 1.8
-        target: labels.and_then(|l| l.get(BACKUP_TARGET).cloned()).unwrap_or_else(|| "default".to_owned()),
+        target_unavailable: store.backup_targets.get(&target).and_then(BackupTarget::unavailable),
+        target,
         mode: if spec.backup_mode.is_empty() { "incremental".to_owned() } else { spec.backup_mode.clone() },
         recurring_job: spec.labels.get("RecurringJob").and_then(|job| some(job)),
         replica_address: some(&status.replica_address),
@@ -125,7 +127,7 @@ mod tests {
                 meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
             }
             let wire = json!({"metadata": meta, "spec": {"snapshotName": "s"}, "status": status});
-            backup(&serde_json::from_value(wire).unwrap()).unwrap().state
+            backup(&Store::default(), &serde_json::from_value(wire).unwrap()).unwrap().state
         };
         assert_eq!(of(json!({}), false), BackupState::Queued);
         assert_eq!(of(json!({"state": "Pending"}), false), BackupState::Queued);
@@ -140,7 +142,7 @@ mod tests {
     fn a_probe_that_arrived_is_seen() {
         let of = |spec: serde_json::Value| {
             let wire = json!({"metadata": {"name": "b"}, "spec": spec, "status": {"state": "Error"}});
-            backup(&serde_json::from_value(wire).unwrap()).unwrap().asked_at
+            backup(&Store::default(), &serde_json::from_value(wire).unwrap()).unwrap().asked_at
         };
         assert_eq!(of(json!({"snapshotName": "s"})), None);
         let asked = json!({"snapshotName": "s", "syncRequestedAt": "2026-01-02T03:04:05Z"});
@@ -149,8 +151,28 @@ mod tests {
     }
 
     #[test]
+    fn a_backup_knows_whether_its_own_target_is_away() {
+        let mut store = Store::default();
+        let target = |name: &str, available: bool| {
+            json!({"metadata": {"name": name}, "spec": {"backupTargetURL": "s3://b@r/", "pollInterval": "5m0s"},
+                "status": {"available": available}})
+            .to_string()
+        };
+        for (name, available) in [("default", true), ("second", false)] {
+            store.put_json("backuptargets", target(name, available).as_bytes()).unwrap().unwrap();
+        }
+        let of = |labels: serde_json::Value| {
+            let wire = json!({"metadata": {"name": "b", "labels": labels}, "spec": {"snapshotName": "s"}});
+            backup(&store, &serde_json::from_value(wire).unwrap()).unwrap().target_unavailable.is_some()
+        };
+        assert!(!of(json!({})));
+        assert!(of(json!({"backup-target": "second"})));
+        assert!(!of(json!({"backup-target": "not-seen-yet"})));
+    }
+
+    #[test]
     fn backups_pulled_from_the_target_are_not_ours() {
         let wire = json!({"metadata": {"name": "b"}, "spec": {}, "status": {"state": "Completed"}});
-        assert_eq!(backup(&serde_json::from_value(wire).unwrap()), None);
+        assert_eq!(backup(&Store::default(), &serde_json::from_value(wire).unwrap()), None);
     }
 }

@@ -8,6 +8,9 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer};
 use std::{borrow::Cow, collections::BTreeMap};
 
+/// Characters of a reason that are kept: it is written into a status.
+const LONGEST_WHY: usize = 200;
+
 /// Declares a Longhorn kind: wire type, `Resource`, and nothing else.
 macro_rules! kind {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $plural:literal { $($field:ident : $ty:ty),* $(,)? }) => {
@@ -147,7 +150,7 @@ part!(DiskStatus {
     storage_available: i64,
     storage_scheduled: i64
 });
-part!(Condition { r#type: String, status: String, reason: String });
+part!(Condition { r#type: String, status: String, reason: String, message: String });
 
 impl Node {
     /// Why the node is not ready, if it is not.
@@ -182,6 +185,32 @@ part!(EngineImageSpec { image: String });
 part!(EngineImageStatus { state: String, node_deployment_map: BTreeMap<String, bool> });
 
 kind!(
+    /// Where backups are kept.
+    BackupTarget, "BackupTarget", "backuptargets" { spec: BackupTargetSpec, status: BackupTargetStatus });
+part!(BackupTargetSpec {
+    #[serde(rename = "backupTargetURL")]
+    backup_target_url: String,
+    poll_interval: String,
+});
+part!(BackupTargetStatus { available: bool, conditions: Vec<Condition> });
+
+impl BackupTarget {
+    /// Why backups cannot reach it, as far as Longhorn knows from its last look. Longhorn looks every
+    /// `spec.pollInterval` and on request (longhorn-manager `backup_target_controller.go`); where it is told not to, what
+    /// it saw once says nothing about now.
+    pub fn unavailable(&self) -> Option<String> {
+        let looks = !matches!(self.spec.poll_interval.as_str(), "" | "0" | "0s");
+        if self.status.available || !looks || self.spec.backup_target_url.is_empty() {
+            return None;
+        }
+        let says = self.status.conditions.iter().find(|c| c.r#type == "Unavailable" && !c.message.is_empty());
+        // the store's answer can be pages long
+        let why = says.and_then(|c| c.message.lines().next()).unwrap_or("Longhorn could not reach it");
+        Some(why.chars().take(LONGEST_WHY).collect())
+    }
+}
+
+kind!(
     /// A setting.
     Setting, "Setting", "settings" { value: String });
 
@@ -200,6 +229,24 @@ impl<'de> Deserialize<'de> for Time {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_target_is_away_when_longhorn_looked_and_did_not_reach_it() {
+        let of = |interval: &str, url: &str, available: bool, conditions: serde_json::Value| {
+            let wire = json!({"metadata": {"name": "default"}, "status": {"available": available, "conditions": conditions},
+                "spec": {"backupTargetURL": url, "pollInterval": interval}});
+            serde_json::from_value::<BackupTarget>(wire).unwrap().unavailable()
+        };
+        let url = "s3://backups@region/";
+        let refused = json!([{"type": "Unavailable", "status": "True", "message": "connection refused\nstack"}]);
+        assert_eq!(of("5m0s", url, false, refused.clone()).unwrap(), "connection refused");
+        assert_eq!(of("5m0s", url, false, json!(null)).unwrap(), "Longhorn could not reach it");
+        assert_eq!(of("5m0s", url, true, refused.clone()), None);
+        assert_eq!(of("0s", url, false, refused.clone()), None, "nobody looks");
+        assert_eq!(of("5m0s", "", false, refused), None, "there is none");
+        let long = json!([{"type": "Unavailable", "status": "True", "message": "é".repeat(900)}]);
+        assert_eq!(of("5m0s", url, false, long).unwrap().chars().count(), LONGEST_WHY);
+    }
 
     #[test]
     fn nulls_and_zero_times_are_nothing() {

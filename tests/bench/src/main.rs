@@ -41,6 +41,9 @@ struct Args {
 enum Command {
     /// Caches only.
     Caches { part: caches::Part },
+    /// Reviews at one connection only. Under `taskset -c 0`, client and server share a processor, and no time is spent on
+    /// waking another one.
+    OneConnection,
     /// Instructions only.
     Instructions,
     /// CPU time only.
@@ -62,6 +65,7 @@ fn main() -> anyhow::Result<()> {
             println!("{:#?}", caches::measure(part)?);
             Ok(())
         }
+        Some(Command::OneConnection) => report::one_connection(&effort),
         Some(Command::Instructions) => report::instructions(&effort),
         Some(Command::Cpu) => {
             for (work, by, microseconds) in instructions::cpu_all()? {

@@ -38,11 +38,7 @@ pub fn run(effort: &Effort) -> anyhow::Result<()> {
     }
     let mut rows = Rows::new(effort);
     rows.rate(&bench, Work::Create, "CREATE review, look-up + patch, 16 connections, req/s", "≥ 2.5×")?;
-    rows.times(&bench, Work::Create, "CREATE review, 1 connection, p50 ms", 0.5, 1, "≤ 0.08")?;
-    rows.times(&bench, Work::Delete, "DELETE review, volume not ours, p50 ms", 0.5, 1, "≤ 0.048")?;
-    rows.times(&bench, Work::Evict, "eviction review, no backup in flight, p50 ms", 0.5, 1, "≤ 0.1")?;
-    rows.times(&bench, Work::Bind, "binding review, p50 ms", 0.5, 1, "≤ 20")?;
-    rows.times(&bench, Work::Bind, "binding review, p99 ms", 0.99, 1, "≤ 20")?;
+    rows.reviews(&bench)?;
     rows.times(&bench, Work::FilterNames, "filter, 5,000 names, p99 ms", 0.99, 10, "≤ 2")?;
     rows.rate(&bench, Work::FilterNames, "filter, 5,000 names, 16 connections, req/s", "≥ 2×")?;
     rows.times(&bench, Work::Prioritize, "prioritize, 5,000 names, p99 ms", 0.99, 10, "")?;
@@ -63,6 +59,17 @@ pub fn run(effort: &Effort) -> anyhow::Result<()> {
         rows.caches("caches with Longhorn's objects", &caches::measure(Part::All)?, ["", ""]);
     }
     println!("load of the machine after: {}", load_average());
+    println!("{}", rows.table);
+    Ok(())
+}
+
+/// Measures reviews at one connection only, and prints them.
+pub fn one_connection(effort: &Effort) -> anyhow::Result<()> {
+    println!("load of the machine before: {}", load_average());
+    let bench = Bench::start()?;
+    let mut rows = Rows::new(effort);
+    rows.reviews(&bench)?;
+    bench.stop()?;
     println!("{}", rows.table);
     Ok(())
 }
@@ -130,6 +137,15 @@ impl<'e> Rows<'e> {
         let [ours, typed] = self.in_turns(|by| bench.rate(work, by, 16, time))?;
         self.add(name, &format!("{ours:.0}"), &format!("{typed:.0}"), Some(ours / typed), target);
         Ok(())
+    }
+
+    /// One review after the other.
+    fn reviews(&mut self, bench: &Bench) -> anyhow::Result<()> {
+        self.times(bench, Work::Create, "CREATE review, 1 connection, p50 ms", 0.5, 1, "≤ 0.08")?;
+        self.times(bench, Work::Delete, "DELETE review, volume not ours, p50 ms", 0.5, 1, "≤ 0.048")?;
+        self.times(bench, Work::Evict, "eviction review, no backup in flight, p50 ms", 0.5, 1, "≤ 0.1")?;
+        self.times(bench, Work::Bind, "binding review, p50 ms", 0.5, 1, "≤ 20")?;
+        self.times(bench, Work::Bind, "binding review, p99 ms", 0.99, 1, "≤ 20")
     }
 
     /// `fewer` divides the number of requests, for those that take long.

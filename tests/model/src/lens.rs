@@ -401,6 +401,7 @@ fn backup(config: &Config, b: usize, backup: &Backup) -> BackupView {
         progress: 30,
         snapshot: format!("s{b}"),
         target: "default".into(),
+        target_unavailable: None,
         mode: "incremental".into(),
         recurring_job: config.same_job.then(|| "job".to_owned()),
         replica_address: None,
