@@ -1,12 +1,16 @@
 //! Interruptions of storage itself: replica, instance manager, managers, backup target. And settings.
 
-use super::{nodes::uploader, passage::Scene};
+use super::{
+    nodes::uploader,
+    passage::{Scene, number},
+    pods,
+};
 use crate::{
     bench::Bench,
-    cluster::{LH_BACKUP, LH_REPLICA, LH_SETTING, LH_VOLUME, POD, Read, until},
+    cluster::{HANDOFF, LH_BACKUP, LH_BACKUP_TARGET, LH_REPLICA, LH_SETTING, LH_VOLUME, POD, Read, until},
     report::Claim,
     settle,
-    workload::kubectl,
+    workload::{NAMESPACE_NAME, kubectl},
 };
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -15,6 +19,9 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_mins(5);
 /// How long the target is away: longer than an upload tries by itself.
 const AWAY: Duration = Duration::from_mins(1);
+/// How often Longhorn looks at the target while it is away, and by default.
+const LOOK: &str = "10s";
+pub const LOOK_BY_DEFAULT: &str = "5m0s";
 
 /// Changes a setting of Longhorn's.
 pub async fn set(bench: &Bench, name: &str, value: &str) -> Result<()> {
@@ -62,6 +69,49 @@ pub async fn target_down(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     tokio::time::sleep(AWAY).await;
     lab.refuse_s3(false).await?;
     Ok(vec![])
+}
+
+/// The pod deleted, and connections to the S3 server refused until long after it is ready elsewhere. From the moment
+/// that Longhorn knows, the handoff says so and nothing is tried.
+pub async fn target_away(scene: &Scene<'_>) -> Result<Vec<Claim>> {
+    let (bench, cluster) = (scene.bench, &scene.bench.cluster);
+    let lab = bench.lab.as_ref().context("stopping the S3 server needs --lab")?;
+    target_is_looked_at(bench, LOOK).await?;
+    lab.refuse_s3(true).await?;
+    pods::delete(scene).await?;
+    until(LIMIT, "Longhorn to notice", async || {
+        let target = cluster.get(&LH_BACKUP_TARGET, &cluster.longhorn, "default").await?;
+        Ok((target.pointer("/status/available") != Some(&json!(false))).then(|| "still available".to_owned()))
+    })
+    .await?;
+    let status = async || {
+        let handoff = cluster.get(&HANDOFF, NAMESPACE_NAME, &scene.workload.volume).await?;
+        let tries = handoff.items("/status/resumes").iter().map(|resume| number(resume, "/attempts")).sum::<i64>();
+        anyhow::Ok((handoff.text("/status/message").to_owned(), tries))
+    };
+    let said = until(LIMIT, "the handoff to say so", async || {
+        let (message, _) = status().await?;
+        Ok((!message.contains("not available")).then_some(message))
+    })
+    .await;
+    let (message, before) = status().await?;
+    tokio::time::sleep(AWAY).await;
+    let (_, after) = status().await?;
+    lab.refuse_s3(false).await?;
+    Ok(vec![
+        Claim::new("the handoff says that the target is away", said.is_ok(), message),
+        Claim::new(
+            "nothing is tried while it is away",
+            before == after,
+            format!("{before} tries, a minute later {after}"),
+        ),
+    ])
+}
+
+/// How often Longhorn looks whether the target is there.
+pub async fn target_is_looked_at(bench: &Bench, every: &str) -> Result<()> {
+    let patch = json!({"spec": {"pollInterval": every}});
+    bench.cluster.merge(&LH_BACKUP_TARGET, &bench.cluster.longhorn, "default", &patch).await
 }
 
 /// Connections to the S3 server taken again.

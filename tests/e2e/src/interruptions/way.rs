@@ -27,6 +27,8 @@ pub enum Way {
     ManagersRestarted,
     /// The backup target is down, and back a minute later.
     TargetDown,
+    /// The pod is deleted, and the backup target is away until long after; Longhorn has noticed.
+    TargetAway,
     /// Handoff is down during the whole move, and starts afterwards.
     HandoffDown,
     /// All replicas of Handoff are restarted one after the other while the node is drained.
@@ -124,7 +126,7 @@ impl Way {
     pub fn needs_lab(self) -> bool {
         use Way::{
             ApiAway, InstanceManagerKilled, Karpenter, PowerLoss, PrestageLeaderKilled, PrestageTargetLost,
-            ReplicaKilled, TargetDown, Upgrade,
+            ReplicaKilled, TargetAway, TargetDown, Upgrade,
         };
         matches!(
             self,
@@ -132,6 +134,7 @@ impl Way {
                 | ReplicaKilled
                 | InstanceManagerKilled
                 | Karpenter
+                | TargetAway
                 | TargetDown
                 | PrestageTargetLost
                 | PrestageLeaderKilled
@@ -180,6 +183,8 @@ impl Way {
             | Self::ThereAndBack => Expected { moves: false, ..usual },
             // drained from each node in turn: where it is in the end is not the point
             Self::ThreeDrains => Expected { moves: false, cuts: 3, ..usual },
+            // once by the move, and then by each try before Longhorn notices
+            Self::TargetAway => Expected { cuts: 3, ..usual },
             // two uploads, each of them cut; or the replica that uploads after the move is on the node that is still drained
             Self::TwoBackups | Self::LastReplicaDrained => Expected { cuts: 2, ..usual },
             // the upload lives in the replica, not in the manager; without another node, nothing need cut it
@@ -236,6 +241,7 @@ impl Way {
             Self::InstanceManagerKilled => storage::kill_instance_manager(scene).await,
             Self::ManagersRestarted => storage::restart_managers(scene).await,
             Self::TargetDown => storage::target_down(scene).await,
+            Self::TargetAway => storage::target_away(scene).await,
             Self::HandoffDown => nodes::drain_without_handoff(scene).await,
             Self::ReplicasRestarted => nodes::drain_while_handoff_restarts(scene).await,
             Self::ThereAndBack => pods::there_and_back(scene).await,
@@ -283,6 +289,10 @@ impl Way {
             Self::Karpenter => karpenter::remove(bench).await?,
             Self::Upgrade => operations::downgrade(bench).await?,
             Self::TargetDown => storage::target_up(bench).await?,
+            Self::TargetAway => {
+                storage::target_up(bench).await?;
+                storage::target_is_looked_at(bench, storage::LOOK_BY_DEFAULT).await?;
+            }
             Self::RecurringJob => owed::remove_job(bench).await?,
             _ => {}
         }
