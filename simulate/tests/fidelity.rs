@@ -8,7 +8,7 @@ use handoff_simulate::{
 const REAL: &str = include_str!("../../tests/e2e/outcomes.tsv");
 
 /// What the simulation cannot play, and why.
-const NOT_HERE: [(&str, &str); 10] = [
+const NOT_HERE: [(&str, &str); 11] = [
     ("preemption", "nodes have no capacity here, so nothing is preempted"),
     ("power-loss", "engines, replicas and mounts do not end with their machine here"),
     ("instance-manager-killed", "engines do not die with their instance manager here"),
@@ -18,6 +18,7 @@ const NOT_HERE: [(&str, &str); 10] = [
     ("last-replica-drained", "replicas are rebuilt on their own node only here"),
     ("target-away", "for longer: `a_target_that_is_away_is_waited_for`"),
     ("prestage-leader-killed", "at each write: tests of `crash`"),
+    ("strict-local", "volumes are not bound to nodes here"),
     ("upgrade", "there is one version here"),
 ];
 

@@ -7,6 +7,7 @@ use super::{
     explain_node, installation,
     look::{self, Look, NodeVerdict},
     output::{self, OutputArgs, Report, Tone, paint, relative},
+    release::{may_be_held_as_storage, storage_holds},
     subject::{self, Kind, Object, Subject},
 };
 use anyhow::Context;
@@ -111,6 +112,10 @@ async fn explain(cluster: &Cluster, object: &Object, now: Timestamp) -> anyhow::
             for claim in &claims {
                 subjects.push(subject::of_claim(cluster, claim).await?);
             }
+            if let Some(held) = held_storage(cluster, &pod, now).await? {
+                page.about.push(held);
+                return Ok(page);
+            }
             if claims.is_empty() {
                 page.about.push("It uses no persistent volume: Handoff has no part in it.".to_owned());
                 return Ok(page);
@@ -133,6 +138,17 @@ async fn explain(cluster: &Cluster, object: &Object, now: Timestamp) -> anyhow::
         }
     }
     Ok(page)
+}
+
+/// What is to be said of a pod that Handoff keeps on its node as storage. Others cannot be: whoever may not look there is
+/// not asked to.
+async fn held_storage(cluster: &Cluster, pod: &Pod, now: Timestamp) -> anyhow::Result<Option<String>> {
+    if !may_be_held_as_storage(cluster) {
+        return Ok(None);
+    }
+    let held = storage_holds(cluster).await?;
+    let bound = installation::policy(cluster).await?.storage_hold;
+    Ok(explain_node::of_hold(pod, &held, bound, now))
 }
 
 /// One sentence on a pod.

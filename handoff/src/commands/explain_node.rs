@@ -68,21 +68,26 @@ fn about(
     let ready = if ready { "ready" } else { "not ready" };
     let mut about = vec![format!("Node {name} is {ready} and {cordoned}; {} pods are on it.", pods.len())];
     for pod in pods {
-        let since = held.iter().find(|(uid, _)| Some(uid) == pod.uid().as_ref()).map(|(_, since)| *since);
-        let Some(since) = since else { continue };
-        let until = after(since, bound);
-        let of = format!("pod {}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
-        about.push(if now < until {
-            format!(
-                "Storage leaves last: the eviction of {of} was first denied {}, and is held until {until:.0} at most; \
-                 less if the volumes that left the node are up before. To end it now: handoff release node/{name}",
-                relative(since, now)
-            )
-        } else {
-            format!("{of} is not held any more: its hold ended {}.", relative(until, now))
-        });
+        about.extend(of_hold(pod, held, bound, now));
     }
     about
+}
+
+/// A sentence on a storage pod, or one of ours, whose eviction was denied.
+pub fn of_hold(pod: &Pod, held: &[(String, Timestamp)], bound: SignedDuration, now: Timestamp) -> Option<String> {
+    let since = held.iter().find(|(uid, _)| Some(uid) == pod.uid().as_ref()).map(|(_, since)| *since)?;
+    let until = after(since, bound);
+    let of = format!("pod {}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
+    let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default();
+    Some(if now < until {
+        format!(
+            "Storage leaves last: the eviction of {of} was first denied {}, and is held until {until:.0} at most; \
+             less if the volumes that left the node are up before. To end it now: handoff release node/{node}",
+            relative(since, now)
+        )
+    } else {
+        format!("{of} is not held any more: its hold ended {}.", relative(until, now))
+    })
 }
 
 #[cfg(test)]

@@ -195,3 +195,31 @@ async fn the_nodes_of_a_pod_are_as_the_scheduler_is_told() {
         assert_eq!(page.about.iter().any(|line| line.contains("is told nothing")), !told, "{case}");
     }
 }
+
+/// What `kubectl drain` names at 3 a.m. is a pod of Longhorn's that has no volume.
+#[tokio::test]
+async fn a_storage_pod_that_is_held_says_so() {
+    let api = super::super::fake::Api::default();
+    let pod = |name: &str| json!({"metadata": {"name": name, "uid": name, "namespace": "longhorn-system"}, "spec": {"nodeName": "a", "containers": []}});
+    for name in ["im-a", "ui"] {
+        api.put(&format!("/api/v1/namespaces/longhorn-system/pods/{name}"), pod(name));
+        api.put(&format!("/api/v1/namespaces/shop/pods/{name}"), pod(name));
+    }
+    api.put(
+        "/api/v1/namespaces/handoff-system/configmaps/handoff-holds",
+        json!({"metadata": {"name": "handoff-holds"}, "data": {"im-a": at(10).to_string()}}),
+    );
+    let about = async |namespace: &str, name: &str| {
+        let object = Object { kind: Kind::Pod, name: name.into() };
+        super::explain(&api.cluster(namespace), &object, at(20)).await.unwrap().about.join("\n")
+    };
+    let elsewhere = about("shop", "im-a").await;
+    assert!(elsewhere.contains("no part in it"), "{elsewhere}");
+    assert!(
+        !api.asked().iter().any(|path| path.contains("handoff-holds")),
+        "a user of one namespace may not look there"
+    );
+    let held = about("longhorn-system", "im-a").await;
+    assert!(held.contains("first denied 10s ago") && held.contains("handoff release node/a"), "{held}");
+    assert!(about("longhorn-system", "ui").await.contains("no part in it"));
+}

@@ -57,8 +57,8 @@ const CLUSTER: &str = "Cluster";
 const INTRO: &str = "\
 # Commands
 
-Made from the flags by `make cli-docs`; a test compares. The same is in `handoff COMMAND --help` and in the man pages
-(`handoff man --directory DIR`).
+Made from the flags by `make cli-docs`; a test compares. What is said of commands and flags is in `handoff COMMAND --help` and
+in the man pages, too (`handoff man --directory DIR`).
 
 As a plugin of kubectl: `ln -s \"$(command -v handoff)\" ~/.local/bin/kubectl-handoff`, in any directory of `PATH`; then
 `kubectl handoff status`. Completion: `source <(handoff completion bash)`.
@@ -76,7 +76,8 @@ terminal only, and not with `NO_COLOR`. What is waited for is said on standard e
 
 Who may do what: the roles `handoff-view` (`status`, `history`) and `handoff-edit` (`release`, `resume`, `abandon`) are part
 of the cluster's own `view` and `edit`. `explain`, `plan` and `cordon-check` look at nodes, volumes and Longhorn in the whole
-cluster: bind `handoff-inspect` for them. `doctor` and `uninstall` are for administrators.
+cluster: bind `handoff-inspect` for them. `doctor`, `uninstall` and `release node/NAME`, which writes what all replicas share,
+are for administrators.
 ";
 
 /// The page.

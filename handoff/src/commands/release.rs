@@ -116,7 +116,7 @@ async fn find(cluster: &Cluster, object: &Object, now: Timestamp) -> anyhow::Res
         let handoffs = subject::handoffs_of(cluster, object).await?;
         found.extend(of_handoffs(&handoffs, now));
     }
-    if matches!(object.kind, Kind::Node | Kind::Pod) {
+    if object.kind == Kind::Node || object.kind == Kind::Pod && may_be_held_as_storage(cluster) {
         let held = storage_holds(cluster).await?;
         let pods = if object.kind == Kind::Node {
             subject::pods_on(cluster, &object.name).await?
@@ -127,6 +127,12 @@ async fn find(cluster: &Cluster, object: &Object, now: Timestamp) -> anyhow::Res
         found.extend(pods.iter().filter_map(|pod| of_storage(pod, &held, now)));
     }
     Ok(found)
+}
+
+/// Pods of the namespace may be kept on their node as storage: Longhorn's, or our own. A user of another namespace need not be
+/// allowed to see where that is written.
+pub fn may_be_held_as_storage(cluster: &Cluster) -> bool {
+    [&cluster.longhorn, &cluster.handoff].contains(&&cluster.namespace)
 }
 
 /// Pod UID and first denial, as our replicas share them.

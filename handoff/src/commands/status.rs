@@ -3,6 +3,7 @@
 use super::{
     End,
     connection::{Cluster, ClusterArgs},
+    history::seconds,
     look,
     output::{self, Format, OutputArgs, Report, relative},
 };
@@ -79,8 +80,8 @@ pub struct Row {
     pub backups: String,
     /// What is owed.
     pub owed: Vec<Owed>,
-    /// From the trigger to a ready workload, as in `14.2s`; empty before that.
-    pub duration: String,
+    /// From the trigger to a ready workload; none before that.
+    pub seconds: Option<f64>,
     /// What happens now.
     pub now: String,
 }
@@ -205,7 +206,7 @@ fn row(handoff: &VolumeHandoff, now: Timestamp) -> Row {
         held_until: spec.hold.map(|h| h.deadline).filter(|at| now < *at),
         backups: backups_safe,
         owed: owed.collect(),
-        duration,
+        seconds: seconds(&duration),
         now: message,
     }
 }
@@ -238,7 +239,7 @@ impl Row {
             self.phase.map_or_else(|| "-".to_owned(), |p| format!("{p:?}")),
             relative(self.since, now),
             self.backups.clone(),
-            if self.duration.is_empty() { "-".to_owned() } else { self.duration.clone() },
+            self.seconds.map_or_else(|| "-".to_owned(), |s| format!("{s:.1}s")),
             format!("{held}{}", self.now),
         ]
     }

@@ -11,11 +11,12 @@ use crate::{
     story::Story,
     world::{Resumed, Volume, World},
 };
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::Entry};
+use hashbrown::{DefaultHashBuilder, HashMap};
+use indexmap::IndexMap;
 use std::{
     collections::BTreeSet,
     fmt,
-    hash::BuildHasher,
+    hash::Hash,
     time::{Duration, Instant},
 };
 
@@ -55,13 +56,21 @@ pub struct Report {
     pub broken: Option<(Violation, Story)>,
 }
 
+/// What was seen, in the order in which it was first seen, with where it was reached from.
+pub(crate) type Seen<S, F> = IndexMap<S, F, DefaultHashBuilder>;
+
+/// The number of `state`. `from` counts if it is new.
+pub(crate) fn insert<S: Eq + Hash, F>(seen: &mut Seen<S, F>, state: S, from: F) -> u32 {
+    let entry = seen.entry(state);
+    let index = index32(entry.index());
+    entry.or_insert(from);
+    index
+}
+
 struct Search<'a> {
     model: &'a Model,
-    states: Vec<World>,
-    /// Where each state was first reached from, and by which of the steps possible there.
-    from: Vec<(u32, u16)>,
-    index: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+    /// Each state, with where it was first reached from and by which of the steps possible there.
+    states: Seen<World, (u32, u16)>,
     /// Steps that happen by themselves, as (to, from).
     fair: Vec<(u32, u32)>,
     kinds: HashMap<String, usize>,
@@ -70,16 +79,8 @@ struct Search<'a> {
 /// Visits everything.
 pub fn explore(model: &Model, bounds: Bounds) -> Report {
     let begun = Instant::now();
-    let mut search = Search {
-        model,
-        states: Vec::new(),
-        from: Vec::new(),
-        index: HashTable::new(),
-        hasher: DefaultHashBuilder::default(),
-        fair: Vec::new(),
-        kinds: HashMap::new(),
-    };
-    search.insert(model.initial(), (0, 0));
+    let mut search = Search { model, states: Seen::default(), fair: Vec::new(), kinds: HashMap::new() };
+    insert(&mut search.states, model.initial(), (0, 0));
     let (mut next, mut steps, mut broken, mut layers, mut layer_end) = (0, 0, None, vec![1], 1);
     let mut counts: HashMap<std::mem::Discriminant<Step>, (Step, usize)> = HashMap::new();
     'all: while next < search.states.len() && search.states.len() < bounds.states {
@@ -87,14 +88,14 @@ pub fn explore(model: &Model, bounds: Bounds) -> Report {
             layers.push(search.states.len() - layer_end);
             layer_end = search.states.len();
         }
-        let successors = model.successors(&search.states[next]);
+        let successors = model.successors(&search.states.keys()[next]);
         for (ordinal, (step, result)) in successors.into_iter().enumerate() {
             steps += 1;
             counts.entry(std::mem::discriminant(&step)).or_insert((step, 0)).1 += 1;
             let at = (index32(next), u16::try_from(ordinal).unwrap_or(u16::MAX));
             match result {
                 Ok(world) => {
-                    let to = search.insert(world, at);
+                    let to = insert(&mut search.states, world, at);
                     if step.is_fair() {
                         search.fair.push((to, index32(next)));
                     }
@@ -124,7 +125,7 @@ pub fn explore(model: &Model, bounds: Bounds) -> Report {
         ends,
         complete,
         kinds: search.kinds,
-        outcomes: outcomes(search.states.iter().flat_map(|w| &w.volumes)),
+        outcomes: outcomes(search.states.keys().flat_map(|w| &w.volumes)),
         took: begun.elapsed(),
         broken,
     }
@@ -161,28 +162,12 @@ pub(crate) fn index32(index: usize) -> u32 {
 }
 
 impl Search<'_> {
-    fn insert(&mut self, world: World, from: (u32, u16)) -> u32 {
-        let hash = self.hasher.hash_one(&world);
-        let (states, hasher) = (&self.states, &self.hasher);
-        let same = |i: &u32| states[*i as usize] == world;
-        match self.index.entry(hash, same, |i| hasher.hash_one(&states[*i as usize])) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(slot) => {
-                let index = index32(states.len());
-                slot.insert(index);
-                self.states.push(world);
-                self.from.push(from);
-                index
-            }
-        }
-    }
-
     /// Number of safe ends, and the first state that cannot reach one by steps that happen by themselves.
     fn backwards(&mut self) -> (usize, Option<usize>) {
         self.fair.sort_unstable();
         let mut reaches = vec![false; self.states.len()];
         let mut open = Vec::new();
-        for (i, world) in self.states.iter().enumerate() {
+        for (i, world) in self.states.keys().enumerate() {
             if self.model.is_safe_end(world) {
                 reaches[i] = true;
                 open.push(index32(i));
@@ -205,13 +190,13 @@ impl Search<'_> {
         let mut way = further.map(|ordinal| (state, ordinal)).into_iter().collect::<Vec<_>>();
         let mut at = state;
         while at != 0 {
-            let (from, ordinal) = self.from[at];
+            let (from, ordinal) = self.states[at];
             at = from as usize;
             way.push((at, usize::from(ordinal)));
         }
-        let mut story = Story::of(self.model, &self.states[0]);
+        let mut story = Story::of(self.model, &self.states.keys()[0]);
         for (at, ordinal) in way.into_iter().rev() {
-            let before = &self.states[at];
+            let before = &self.states.keys()[at];
             if let Some((step, after)) = self.model.successors(before).into_iter().nth(ordinal) {
                 story.tell(step, before, after.ok().as_ref());
             }

@@ -7,18 +7,16 @@
 //! only. Why that is the same as the search of the whole: `docs/model.md`.
 
 use crate::{
-    explore::{Bounds, Report, index32, outcomes},
+    explore::{Bounds, Report, Seen, index32, insert, outcomes},
     model::{Config, Model, Shell, Violation},
     rules,
     step::Step,
     story::Story,
     world::{MAX_NODES, Va, Volume, World},
 };
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::Entry};
-use std::{
-    hash::{BuildHasher, Hash},
-    time::Instant,
-};
+use hashbrown::{DefaultHashBuilder, HashMap};
+use indexmap::IndexSet;
+use std::{hash::Hash, time::Instant};
 
 /// What the search rests on; looked at in every step in which both take part.
 pub const SHARED: &str = "what a step makes of what two volumes share does not depend on either";
@@ -33,23 +31,10 @@ type Pair = (Node, Node);
 type To = Result<Node, Violation>;
 
 /// Things that are spoken of by number.
-struct Numbered<T> {
-    all: Vec<T>,
-    index: HashMap<T, u32>,
-}
+type Numbered<T> = IndexSet<T, DefaultHashBuilder>;
 
-impl<T: Clone + Eq + Hash> Numbered<T> {
-    fn new() -> Self {
-        Self { all: Vec::new(), index: HashMap::new() }
-    }
-
-    fn number(&mut self, item: T) -> u32 {
-        let next = index32(self.all.len());
-        *self.index.entry(item).or_insert_with_key(|item| {
-            self.all.push(item.clone());
-            next
-        })
-    }
+fn number<T: Eq + Hash>(all: &mut Numbered<T>, item: T) -> u32 {
+    index32(all.insert_full(item).0)
 }
 
 /// All that can happen to a volume in its surroundings.
@@ -75,12 +60,10 @@ struct Search {
     nodes: Nodes,
     /// The world of both, for stories.
     model: Model,
-    pairs: Vec<Pair>,
+    /// Each pair, with where it was first reached from.
+    pairs: Seen<Pair, u32>,
     /// The volumes begin alike: whatever happens to them can happen with their parts exchanged.
     alike: bool,
-    from: Vec<u32>,
-    index: HashTable<u32>,
-    hasher: DefaultHashBuilder,
     /// Where the steps that happen by themselves lead to, and where those of each pair begin.
     fair: Vec<u32>,
     fair_from: Vec<usize>,
@@ -110,13 +93,13 @@ fn explore_pairs(config: Config, bounds: Bounds) -> Report {
             layers.push(search.stands_for(layer_end, search.pairs.len()));
             layer_end = search.pairs.len();
         }
-        search.nodes.successors(search.pairs[next], &mut found);
+        search.nodes.successors(search.pairs.keys()[next], &mut found);
         search.fair_from.push(search.fair.len());
         for (step, result) in found.drain(..) {
             steps += 1;
             match result {
                 Ok(pair) => {
-                    let to = search.insert(pair, index32(next));
+                    let to = insert(&mut search.pairs, pair, index32(next));
                     if step.is_fair() {
                         search.fair.push(to);
                     }
@@ -146,7 +129,7 @@ fn explore_pairs(config: Config, bounds: Bounds) -> Report {
         ends,
         complete,
         kinds: HashMap::new(),
-        outcomes: outcomes(search.nodes.owns.all.iter().map(|(volume, _)| volume)),
+        outcomes: outcomes(search.nodes.owns.iter().map(|(volume, _)| volume)),
         took: begun.elapsed(),
         broken,
     }
@@ -168,16 +151,16 @@ fn split(mut w: World, v: usize) -> (World, Own) {
 impl Nodes {
     fn node(&mut self, w: World, v: usize) -> Node {
         let (shared, own) = split(w, v);
-        let parts = (self.shared.number(shared), self.owns.number(own));
-        self.places.number(parts)
+        let parts = (number(&mut self.shared, shared), number(&mut self.owns, own));
+        number(&mut self.places, parts)
     }
 
     /// The pair that a world of two volumes is, if it was seen before.
     fn pair_of(&self, w: &World) -> Option<Pair> {
         let node = |v| {
             let (shared, own) = split(w.clone(), v);
-            let parts = (*self.shared.index.get(&shared)?, *self.owns.index.get(&own)?);
-            self.places.index.get(&parts).copied()
+            let parts = (self.shared.get_index_of(&shared)?, self.owns.get_index_of(&own)?);
+            self.places.get_index_of(&(index32(parts.0), index32(parts.1))).map(index32)
         };
         Some(ordered(node(0)?, node(1)?))
     }
@@ -192,9 +175,9 @@ impl Nodes {
         if self.moves[at].is_some() {
             return;
         }
-        let (shared, own) = self.places.all[at];
-        let mut w = self.shared.all[shared as usize].clone();
-        (w.volumes[0], w.kube.vas[0]) = self.owns.all[own as usize];
+        let (shared, own) = self.places[at];
+        let mut w = self.shared[shared as usize].clone();
+        (w.volumes[0], w.kube.vas[0]) = self.owns[own as usize];
         let (events, waits) = self.model.events(&w);
         let mut moves = Moves { alone: Vec::new(), both: Vec::new(), time: None };
         for (step, result) in events {
@@ -249,14 +232,21 @@ impl Nodes {
 
 /// The other volume, when one went from `this` to `to`.
 fn beside(places: &mut Numbered<(u32, u32)>, this: Node, to: Node, other: Node) -> Node {
-    let (was, is) = (places.all[this as usize].0, places.all[to as usize].0);
-    if was == is { other } else { places.number((is, places.all[other as usize].1)) }
+    let (was, is) = (places[this as usize].0, places[to as usize].0);
+    if was == is {
+        other
+    } else {
+        {
+            let own = places[other as usize].1;
+            number(places, (is, own))
+        }
+    }
 }
 
 /// A step in which both take part.
 fn together(places: &Numbered<(u32, u32)>, a: &To, b: &To) -> Result<Pair, Violation> {
     let (a, b) = (a.clone()?, b.clone()?);
-    if places.all[a as usize].0 != places.all[b as usize].0 {
+    if places[a as usize].0 != places[b as usize].0 {
         return Err(Violation::of(SHARED, "the two volumes disagree on it"));
     }
     Ok(ordered(a, b))
@@ -266,55 +256,36 @@ impl Search {
     fn new(config: Config) -> Self {
         let nodes = Nodes {
             model: Model::new(Config { volumes: 1, ..config }),
-            shared: Numbered::new(),
-            owns: Numbered::new(),
-            places: Numbered::new(),
+            shared: Numbered::default(),
+            owns: Numbered::default(),
+            places: Numbered::default(),
             moves: Vec::new(),
             safe: Vec::new(),
         };
         let mut search = Self {
             nodes,
             model: Model::new(config),
-            pairs: Vec::new(),
+            pairs: Seen::default(),
             alike: false,
-            from: Vec::new(),
-            index: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
             fair: Vec::new(),
             fair_from: Vec::new(),
         };
         let initial = search.model.initial();
         let first = ordered(search.nodes.node(initial.clone(), 0), search.nodes.node(initial, 1));
         search.alike = first.0 == first.1;
-        search.insert(first, 0);
+        insert(&mut search.pairs, first, 0);
         search
-    }
-
-    fn insert(&mut self, pair: Pair, from: u32) -> u32 {
-        let (pairs, hasher) = (&self.pairs, &self.hasher);
-        let hash = hasher.hash_one(pair);
-        let same = |i: &u32| pairs[*i as usize] == pair;
-        match self.index.entry(hash, same, |i| hasher.hash_one(pairs[*i as usize])) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(slot) => {
-                let index = index32(pairs.len());
-                slot.insert(index);
-                self.pairs.push(pair);
-                self.from.push(from);
-                index
-            }
-        }
     }
 
     /// States of both volumes that these pairs stand for; of volumes that begin as different ones at least.
     fn stands_for(&self, first: usize, end: usize) -> usize {
-        self.pairs[first..end].iter().map(|(a, b)| if a == b || !self.alike { 1 } else { 2 }).sum()
+        self.pairs.as_slice()[first..end].keys().map(|(a, b)| if a == b || !self.alike { 1 } else { 2 }).sum()
     }
 
     /// Number of safe ends, and the first pair that cannot reach one by steps that happen by themselves.
     fn backwards(&self) -> (usize, Option<usize>) {
         let safe = |node: Node| self.nodes.safe[node as usize];
-        let mut reaches = self.pairs.iter().map(|(a, b)| safe(*a) && safe(*b)).collect::<Vec<_>>();
+        let mut reaches = self.pairs.keys().map(|(a, b)| safe(*a) && safe(*b)).collect::<Vec<_>>();
         let ends = reaches.iter().filter(|r| **r).count();
         // most steps lead to a later pair: from the last to the first, until nothing is new
         let mut news = true;
@@ -333,12 +304,12 @@ impl Search {
     fn story(&self, pair: usize, further: bool) -> Story {
         let mut way = vec![pair];
         while let Some(at) = way.last().copied().filter(|at| *at != 0) {
-            way.push(self.from[at] as usize);
+            way.push(self.pairs[at] as usize);
         }
         let mut world = self.model.initial();
         let mut story = Story::of(&self.model, &world);
         for at in way.into_iter().rev().skip(1) {
-            let wanted = Some(self.pairs[at]);
+            let wanted = Some(self.pairs.keys()[at]);
             let leads_there = |next: &World| self.nodes.pair_of(next) == wanted;
             let mut steps = self.model.successors(&world).into_iter();
             let Some((step, next)) = steps.find_map(|(step, next)| Some((step, next.ok().filter(leads_there)?))) else {

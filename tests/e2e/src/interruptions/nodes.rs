@@ -2,13 +2,14 @@
 
 use super::passage::{Scene, number};
 use crate::{
+    backup::Backup,
     bench::Bench,
     cluster::{LH_BACKUP, LH_REPLICA, NODE, POD, Read, until},
     drain::{Drain, WITHOUT_STORAGE},
     handoff,
     report::Claim,
     settle,
-    workload::kubectl,
+    workload::{Running, kubectl},
 };
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -39,7 +40,7 @@ pub async fn drain(scene: &Scene<'_>) -> Result<Vec<Claim>> {
 /// The whole node, of which the workload uses a replica only, the one that uploads.
 pub async fn drain_replica(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     let (bench, workload) = (scene.bench, scene.workload);
-    let node = uploader(scene).await?;
+    let node = uploader(bench, workload, scene.backup).await?;
     if node == workload.node {
         bail!("the replica beside the pod uploads: nothing to see here");
     }
@@ -47,11 +48,11 @@ pub async fn drain_replica(scene: &Scene<'_>) -> Result<Vec<Claim>> {
 }
 
 /// Node of the replica that uploads.
-pub async fn uploader(scene: &Scene<'_>) -> Result<String> {
-    let cluster = &scene.bench.cluster;
-    let backup = cluster.get(&LH_BACKUP, &cluster.longhorn, &scene.backup.name).await?;
+pub async fn uploader(bench: &Bench, workload: &Running, backup: &Backup) -> Result<String> {
+    let cluster = &bench.cluster;
+    let backup = cluster.get(&LH_BACKUP, &cluster.longhorn, &backup.name).await?;
     let address = backup.text("/status/replicaAddress").trim_start_matches("tcp://").to_owned();
-    let labels = format!("longhornvolume={}", scene.workload.handle);
+    let labels = format!("longhornvolume={}", workload.handle);
     let replicas = cluster.list(&LH_REPLICA, &cluster.longhorn, &labels).await?;
     let at =
         |r: &&serde_json::Value| format!("{}:{}", r.text("/status/storageIP"), number(r, "/status/port")) == address;

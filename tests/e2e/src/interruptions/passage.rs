@@ -1,12 +1,15 @@
 //! One passage: fresh data, a backup in flight, the interruption, and what became of it.
 
-use super::way::{End, Way};
+use super::{
+    nodes, pods,
+    way::{End, Way},
+};
 use crate::{
     backup::{self, Backup},
     bench::Bench,
     cluster::{HANDOFF, Read, until},
     handoff,
-    journey::{self, Compared},
+    journey::{self, Cargo, Compared},
     observer::Observer,
     report::{self, Claim},
     restore, s3, settle,
@@ -19,6 +22,8 @@ use std::time::Duration;
 
 /// A pod that is not there by then counts as stranded. A node that lost its power takes its time to be missed.
 const PATIENCE: Duration = Duration::from_mins(5);
+/// How often a backup is made until it is as the way needs it.
+const LOADS: usize = 4;
 /// A handoff notes the end of a backup within moments.
 const NOTED: Duration = Duration::from_mins(1);
 
@@ -87,10 +92,26 @@ impl Scene<'_> {
     }
 }
 
+/// The workload, and a backup in flight that is as the way needs it.
+async fn loaded(bench: &Bench, way: Way) -> Result<(Running, Cargo)> {
+    for _ in 0..LOADS {
+        let workload = settle::settle(bench).await?;
+        let cargo = super::owed::load(bench, way, &workload).await?;
+        let (backup, _) = cargo.backup.as_ref().context("no backup was started")?;
+        if way != Way::ReplicaDrained || nodes::uploader(bench, &workload, backup).await? != workload.node {
+            return Ok((workload, cargo));
+        }
+        // an engine has always the same of its replicas upload: with the pod elsewhere, that one is not beside it
+        println!("  the replica beside the pod uploads: the pod is moved first");
+        backup::finish(&bench.cluster, backup).await?;
+        pods::move_away(bench, &workload).await?;
+    }
+    bail!("the replica beside the pod uploaded {LOADS} times")
+}
+
 /// Makes one passage. Nodes are left as the interruption left them.
 pub async fn make(bench: &Bench, way: Way) -> Result<Passage> {
-    let workload = settle::settle(bench).await?;
-    let cargo = super::owed::load(bench, way, &workload).await.context("loading")?;
+    let (workload, cargo) = loaded(bench, way).await.context("loading")?;
     let (backup, _) = cargo.backup.as_ref().context("no backup was started")?;
     let observer = Observer::start(&bench.cluster, &workload, Some(backup), true).await?;
     observer.begin();

@@ -7,7 +7,7 @@ use crate::{
     cluster::{NODE, POD, PRIORITY_CLASS, Read, STATEFULSET, until},
     report::Claim,
     settle,
-    workload::{self, NAMESPACE_NAME, kubectl},
+    workload::{self, NAMESPACE_NAME, Running, kubectl},
 };
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -32,6 +32,14 @@ pub async fn delete(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     kubectl(&["delete", "pod", "-n", NAMESPACE_NAME, &scene.workload.pod, "--wait=false"]).await?;
     scene.ready().await?;
     Ok(vec![])
+}
+
+/// To another node, without anything in flight.
+pub async fn move_away(bench: &Bench, workload: &Running) -> Result<()> {
+    cordon(bench, &workload.node).await?;
+    kubectl(&["delete", "pod", "-n", NAMESPACE_NAME, &workload.pod, "--wait=true"]).await?;
+    settle::settle(bench).await?;
+    settle::uncordon(bench).await
 }
 
 /// As after a change of the image.

@@ -32,7 +32,7 @@ pub async fn set(bench: &Bench, name: &str, value: &str) -> Result<()> {
 pub async fn kill_replica(scene: &Scene<'_>) -> Result<Vec<Claim>> {
     let (bench, cluster) = (scene.bench, &scene.bench.cluster);
     let lab = bench.lab.as_ref().context("killing a process needs --lab")?;
-    let node = uploader(scene).await?;
+    let node = uploader(bench, scene.workload, scene.backup).await?;
     let backup = cluster.get(&LH_BACKUP, &cluster.longhorn, &scene.backup.name).await?;
     let port = backup.text("/status/replicaAddress").rsplit(':').next().unwrap_or_default().to_owned();
     let handle = &scene.workload.handle;
