@@ -2,7 +2,7 @@
 
 use super::{nodes::DRAIN, passage::Scene, pods};
 use crate::{
-    cluster::{CLAIM, Read},
+    cluster::{CLAIM, POD, Read},
     journal,
     report::Claim,
     settle,
@@ -85,30 +85,65 @@ pub async fn cluster_api(scene: &Scene<'_>) -> Result<Vec<Claim>> {
 /// One round of the descheduler, which evicts what does not tolerate the taints of its node; a cordoned one has such a
 /// taint. It asks the eviction API as kubectl does, and ends.
 pub async fn descheduler(scene: &Scene<'_>) -> Result<Vec<Claim>> {
-    let program = std::env::var_os(DESCHEDULER).with_context(|| format!("{DESCHEDULER} is not set"))?;
     pods::cordon(scene.bench, &scene.workload.node).await?;
+    let said = deschedule(&[]).await?;
+    scene.ready().await?;
+    let after = running(&scene.bench.cluster).await?;
+    Ok(vec![
+        says(&said, "that it evicted the pod", "Evicted pod", &scene.workload.pod),
+        Claim::new("another pod runs in its place", after.uid != scene.workload.uid, after.pod),
+    ])
+}
+
+/// The same with evictions in background, for a pod that asks for them: the first round takes our denial for an eviction
+/// under way; one after the deadline evicts.
+pub async fn descheduler_in_background(scene: &Scene<'_>) -> Result<Vec<Claim>> {
+    let (cluster, pod) = (&scene.bench.cluster, &scene.workload.pod);
+    let asks = json!({"metadata": {"annotations": {"descheduler.alpha.kubernetes.io/request-evict-only": ""}}});
+    cluster.merge(&POD, NAMESPACE_NAME, pod, &asks).await?;
+    hold_evictions(scene).await?;
+    pods::cordon(scene.bench, &scene.workload.node).await?;
+    let gate = ["--feature-gates=EvictionsInBackground=true"];
+    let first = deschedule(&gate).await?;
+    let deadline = held(scene).await?;
+    let stays = cluster.get(&POD, NAMESPACE_NAME, pod).await?.text("/metadata/uid") == scene.workload.uid;
+    let left = deadline.duration_since(Timestamp::now()).max(SignedDuration::ZERO).unsigned_abs();
+    tokio::time::sleep(left + Duration::from_secs(1)).await;
+    let second = deschedule(&gate).await?;
+    scene.bench.link_slow().await?;
+    scene.ready().await?;
+    Ok(vec![
+        says(&first, "that an eviction in background is under way", "Eviction in background assumed", pod),
+        Claim::new("the pod stays meanwhile", stays, format!("held until {deadline:.0}")),
+        says(&second, "after the deadline that it evicted the pod", "Evicted pod", pod),
+    ])
+}
+
+/// One round of the descheduler. Returns what it says.
+async fn deschedule(flags: &[&str]) -> Result<String> {
+    let program = std::env::var_os(DESCHEDULER).with_context(|| format!("{DESCHEDULER} is not set"))?;
     let policy = tempfile::NamedTempFile::new().context("a file for the descheduler's policy")?;
     std::fs::write(policy.path(), self::policy())?;
     let kubeconfig = std::env::var("KUBECONFIG").context("KUBECONFIG is not set")?;
     let output = Command::new(program)
         .args(["--kubeconfig", &kubeconfig, "--disable-metrics", "--secure-port=0", "--v=3", "--policy-config-file"])
         .arg(policy.path())
+        .args(flags)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
         .await
         .context("cannot run the descheduler")?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
         bail!("the descheduler: {}", said.trim());
     }
-    scene.ready().await?;
-    let evicted = said.lines().find(|line| line.contains("Evicted pod") && line.contains(&scene.workload.pod));
-    let after = running(&scene.bench.cluster).await?;
-    Ok(vec![
-        Claim::new("the descheduler says that it evicted the pod", evicted.is_some(), evicted.unwrap_or("it does not")),
-        Claim::new("another pod runs in its place", after.uid != scene.workload.uid, after.pod),
-    ])
+    Ok(said)
+}
+
+fn says(said: &str, what: &str, words: &str, pod: &str) -> Claim {
+    let line = said.lines().find(|line| line.contains(words) && line.contains(pod));
+    Claim::new(&format!("the descheduler says {what}"), line.is_some(), line.unwrap_or("it does not"))
 }
 
 fn policy() -> String {

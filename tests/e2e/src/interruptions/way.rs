@@ -61,6 +61,8 @@ pub enum Way {
     PodOnlyDrained,
     /// The descheduler evicts the pod from a cordoned node.
     Descheduler,
+    /// The descheduler asks for an eviction in background, which is held.
+    DeschedulerInBackground,
     /// Karpenter is told to give the node up, and evicts the pod while its eviction is held.
     Karpenter,
     /// Cluster API's drain, with its machine controller's package, while the pod's eviction is held.
@@ -150,7 +152,7 @@ impl Way {
             return Some(format!("{needed} nodes with storage, there are {nodes}"));
         }
         let variable = match self {
-            Self::Descheduler => contracts::DESCHEDULER,
+            Self::Descheduler | Self::DeschedulerInBackground => contracts::DESCHEDULER,
             Self::Karpenter => karpenter::KARPENTER,
             Self::ClusterApi => contracts::CLUSTER_API,
             _ => return None,
@@ -255,6 +257,7 @@ impl Way {
             Self::ReplicaDrained => nodes::drain_replica(scene).await,
             Self::PodOnlyDrained => nodes::drain(scene).await,
             Self::Descheduler => contracts::descheduler(scene).await,
+            Self::DeschedulerInBackground => contracts::descheduler_in_background(scene).await,
             Self::Karpenter => karpenter::ends_the_node(scene).await,
             Self::ClusterApi => contracts::cluster_api(scene).await,
             Self::LastReplicaDrained => drains::last_replica(scene).await,
