@@ -125,7 +125,8 @@ impl Prometheus {
         let begun = counted("handoff_moves_started_total");
         let totals = "sum by (le) (max_over_time(handoff_phase_seconds_bucket{phase=\"total\"}[12h]))";
         let median = format!("histogram_quantile(0.5, {totals})");
-        let reviews = counted("handoff_review_seconds_count{hook=\"eviction\"}");
+        // a series that begins with the first review begins at 1
+        let reviews = format!("sum(max_over_time(handoff_review_seconds_count{{hook=\"eviction\"}}{ALL}))");
         let refused = counted("handoff_failed_open_total{reason!=\"no-review\"}");
         let left = "min(handoff_certificate_not_after_seconds) - time()";
         let safe = counted("handoff_backups_total{state=\"Completed\"}");
