@@ -123,11 +123,24 @@ chart() {
   check "and write" kube -n handoff-e2e exec db-0 -- sh -c 'date >/data/after-uninstall && sync'
   check "a pod is scheduled, evicted and runs again without it" moves_without
 
-  kube delete namespace handoff-system handoff-e2e --ignore-not-found
+  kube delete namespace handoff-system --ignore-not-found
+  kustomized
+  kube delete namespace handoff-e2e --ignore-not-found
   $lab link off
   echo
   echo "$passed passed, $failed failed"
   [ $failed = 0 ]
+}
+# installed without the chart, and removed as docs/upgrade.md says
+kustomized() {
+  say "kustomize: the same, by hand"
+  check "kubectl apply -k" kube apply -k deploy/kustomize
+  check "every replica serves" replicas
+  check "the webhooks get their caBundle" within 60 bundles
+  check "handoff uninstall" tool uninstall --yes
+  check "kubectl delete -k" kube delete -k deploy/kustomize --ignore-not-found
+  check "nothing of ours is left, of any kind" within 120 empty ours
+  check "nor any request for an attachment" empty prestages
 }
 not() { ! "$@"; }
 # the same node takes the pod again: nothing is cordoned
